@@ -1,0 +1,39 @@
+/** Checks of the source as a whole: lint, types, the import line. Each is one test. */
+import { join } from 'node:path'
+import { RunError, run } from '#host/run.ts'
+import { type Job, single } from './job.ts'
+
+const CHECKS: Record<string, string[]> = {
+  lint: ['biome', 'ci', '--colors=off', '.'],
+  types: ['tsc', '-p', '.'],
+  layers: ['depcruise', '--config', '.dependency-cruiser.cjs', 'src'],
+}
+
+/** One job for each check whose name contains one of the patterns; all without patterns. */
+export function checkJobs(root: string, patterns: readonly string[]): Job[] {
+  return Object.entries(CHECKS)
+    .filter(([name]) => patterns.length === 0 || patterns.some(pattern => name.includes(pattern)))
+    .map(([name, [tool, ...args]]) => ({
+      name,
+      alone: false,
+      async run(signal) {
+        const began = performance.now()
+        try {
+          await run([process.execPath, join(root, 'node_modules/.bin', tool!), ...args], {
+            cwd: root,
+            timeoutMs: 300_000,
+            signal,
+          })
+          return single(name, began, 'passed')
+        } catch (error) {
+          if (!(error instanceof RunError)) throw error
+          return single(
+            name,
+            began,
+            'failed',
+            `${tool} ${args.join(' ')}\n${error.stdout}${error.stderr}${error.reason === 'exit' ? '' : error.message}`,
+          )
+        }
+      },
+    }))
+}

@@ -1,0 +1,40 @@
+import type { Finished } from './reporter.ts'
+
+/** A piece of the test run: a group of test files in one process, a check of the source, a black-box script. */
+export interface Job {
+  name: string
+  /** Runs with nothing beside it: it boots guests or measures. */
+  alone: boolean
+  run(signal: AbortSignal): Promise<Finished[]>
+}
+
+/** The outcome of a job that is one test in itself. */
+export function single(job: string, began: number, outcome: Finished['outcome'], why?: string): Finished[] {
+  return [{ name: job, file: '', outcome, ms: performance.now() - began, why }]
+}
+
+/**
+ * Runs jobs, `width` at a time in their order, then those that want to be alone, one by one.
+ * @param ended is called as each job ends
+ */
+export async function runJobs(
+  jobs: readonly Job[],
+  width: number,
+  signal: AbortSignal,
+  ended: (job: Job, results: Finished[], ms: number) => void,
+): Promise<void> {
+  const one = async (job: Job) => {
+    const began = performance.now()
+    const results = await job.run(signal)
+    ended(job, results, performance.now() - began)
+  }
+  const queue = jobs.filter(job => !job.alone)
+  const worker = async () => {
+    for (let job = queue.shift(); job !== undefined && !signal.aborted; job = queue.shift()) await one(job)
+  }
+  await Promise.all(Array.from({ length: width }, worker))
+  for (const job of jobs.filter(job => job.alone)) {
+    if (signal.aborted) return
+    await one(job)
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * The command line: one command a file in `cli/`, whose code is loaded only when it is called, so that `./nubo COMMAND` starts fast.
+ * `./nubo` (the shell script) brings Node and the packages, then runs this file.
+ */
+import { UsageError } from './cli/usage.ts'
+
+/** What a file in `cli/` exports. The number, if any, is the exit code; without one the process ends by itself with 0. */
+interface Command {
+  run(argv: string[]): Promise<number | undefined> | Promise<void>
+}
+
+const COMMANDS: Record<string, { about: string; load: () => Promise<Command> }> = {
+  test: { about: 'run all tests and checks of this source tree', load: () => import('./cli/test.ts') },
+}
+
+function help(): string {
+  const width = Math.max(...Object.keys(COMMANDS).map(name => name.length))
+  const lines = Object.entries(COMMANDS).map(([name, { about }]) => `  ${name.padEnd(width)}  ${about}`)
+  return `Usage: nubo COMMAND [OPTION...]\n\nCommands:\n${lines.join('\n')}\n\n'nubo COMMAND --help' tells more of each.\n`
+}
+
+/** A wrong option or argument: ours, or of node:util's parseArgs. */
+function isUsage(error: unknown): error is Error {
+  if (error instanceof UsageError) return true
+  return error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS_')
+}
+
+async function main([name, ...argv]: string[]): Promise<number | undefined> {
+  if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
+    process.stdout.write(help())
+    return name === undefined ? 2 : 0
+  }
+  if (!Object.hasOwn(COMMANDS, name)) {
+    process.stderr.write(`nubo: there is no command '${name}'\n\n${help()}`)
+    return 2
+  }
+  try {
+    const { run } = await COMMANDS[name]!.load()
+    return (await run(argv)) ?? undefined
+  } catch (error) {
+    if (isUsage(error)) {
+      process.stderr.write(`nubo ${name}: ${error.message}\n'nubo ${name} --help' tells the options.\n`)
+      return 2
+    }
+    // The message is for people; the stack is for those who debug.
+    const shown = process.env.NUBO_DEBUG ? error : error instanceof Error ? error.message : String(error)
+    console.error(`nubo ${name}:`, shown)
+    return 1
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2))
