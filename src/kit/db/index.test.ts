@@ -1,0 +1,215 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  afterCommit,
+  beforeCommit,
+  codeOf,
+  isDuplicate,
+  json,
+  type Migration,
+  type MigrationSet,
+  notify,
+  sql,
+  tryLock,
+} from './index.ts'
+import { testDb } from './test.ts'
+
+interface Item {
+  id: string
+  n: number
+  doc: unknown
+  at: Date | null
+}
+
+declare module './index.ts' {
+  interface Tables {
+    'dbtest.items': Item
+  }
+}
+
+const base: Migration = {
+  name: '0001_base',
+  up: async tx => {
+    await sql`create table dbtest.items (id text constraint items_pk primary key, n int8 not null, doc jsonb, at timestamptz(3))`.execute(
+      tx,
+    )
+  },
+  down: async tx => {
+    await tx.schema.dropTable('dbtest.items').execute()
+  },
+}
+const set: MigrationSet = { schema: 'dbtest', migrations: [base] }
+
+test('values come back as documented', async t => {
+  const db = await testDb(t, [set])
+  const at = new Date('2026-01-02T03:04:05.678Z')
+  await db.tx(tx =>
+    tx
+      .insertInto('dbtest.items')
+      .values({ id: 'a', n: 2 ** 53 - 1, doc: json([1, { b: null }]), at })
+      .execute(),
+  )
+  assert.deepEqual(await db.read.selectFrom('dbtest.items').selectAll().execute(), [
+    { id: 'a', n: 2 ** 53 - 1, doc: [1, { b: null }], at },
+  ])
+  const { rows } =
+    await sql`select 1.5::numeric n, array[null, 7]::int8[] a, '1999-12-31'::date d, 'infinity'::timestamptz i`.execute(db.read)
+  assert.deepEqual(rows, [{ n: 1.5, a: [null, 7], d: '1999-12-31', i: Infinity }])
+  await assert.rejects(sql`select 9007199254740993::int8`.execute(db.read), RangeError)
+})
+
+test('a transaction that clashes runs again, one that fails does not, and only a commit calls the hooks', async t => {
+  const db = await testDb(t, [set])
+  const calls: string[] = []
+  await db.tx(tx =>
+    tx
+      .insertInto('dbtest.items')
+      .values([
+        { id: 'a', n: 0, doc: null, at: null },
+        { id: 'b', n: 0, doc: null, at: null },
+      ])
+      .execute(),
+  )
+  let runs = 0
+  const both = (first: string, second: string) =>
+    db.tx(async tx => {
+      const run = ++runs
+      afterCommit(tx, () => calls.push(`${first}${run}`))
+      for (const id of [first, second]) {
+        await tx
+          .updateTable('dbtest.items')
+          .set(eb => ({ n: eb('n', '+', 1) }))
+          .where('id', '=', id)
+          .execute()
+        await sql`select pg_sleep(0.05)`.execute(tx)
+      }
+    })
+  await Promise.all([both('a', 'b'), both('b', 'a')])
+  assert.equal(runs, 3, 'one of the two was the victim of the deadlock')
+  assert.equal(calls.length, 2)
+  assert.deepEqual(
+    (await db.read.selectFrom('dbtest.items').select('n').execute()).map(r => r.n),
+    [2, 2],
+  )
+  const failure = new Error('no')
+  let tries = 0
+  await assert.rejects(
+    db.tx(async tx => {
+      tries++
+      afterCommit(tx, () => calls.push('never'))
+      await tx.deleteFrom('dbtest.items').execute()
+      throw failure
+    }),
+    failure,
+  )
+  assert.equal(tries, 1)
+  assert.ok(!calls.includes('never'))
+  assert.equal((await db.read.selectFrom('dbtest.items').select('id').execute()).length, 2)
+})
+
+test('beforeCommit writes in the same transaction; a caught failure still fails the commit', async t => {
+  const db = await testDb(t, [set])
+  await db.tx(async tx => {
+    beforeCommit(tx, async inner => {
+      await inner.insertInto('dbtest.items').values({ id: 'late', n: 1, doc: null, at: null }).execute()
+    })
+  })
+  assert.equal((await db.read.selectFrom('dbtest.items').select('id').execute())[0]?.id, 'late')
+  await assert.rejects(
+    db.tx(async tx => {
+      const again = tx.insertInto('dbtest.items').values({ id: 'late', n: 1, doc: null, at: null }).execute()
+      await assert.rejects(again, error => isDuplicate(error, 'items_pk') && !isDuplicate(error, 'other'))
+    }),
+    /rolled back/,
+  )
+})
+
+test('prepared statements survive a change of their table', async t => {
+  const db = await testDb(t, [set], { max: 1 })
+  const all = () => db.read.selectFrom('dbtest.items').selectAll().execute()
+  for (let i = 0; i < 6; i++) await all()
+  await sql`alter table dbtest.items add column more text default 'x'`.execute(db.read)
+  assert.deepEqual(await all(), [])
+  await sql`alter table dbtest.items add column yet text`.execute(db.read)
+  for (let i = 0; i < 6; i++) await db.tx(tx => tx.selectFrom('dbtest.items').selectAll().execute())
+  await sql`alter table dbtest.items drop column yet`.execute(db.read)
+  assert.deepEqual(await db.tx(tx => tx.selectFrom('dbtest.items').selectAll().execute()), [])
+})
+
+test('notifications arrive after commit only, and the listener comes back when its connection is killed', async t => {
+  const db = await testDb(t, [])
+  const heard: string[] = []
+  let wake = () => {}
+  const events: string[] = []
+  const next = () =>
+    new Promise<void>(resolve => {
+      wake = resolve
+    })
+  const back = Promise.withResolvers<void>()
+  const stop = await db.listen(
+    'Chan "1"',
+    payload => {
+      heard.push(payload)
+      wake()
+    },
+    {
+      onLost: () => events.push('lost'),
+      onBack: () => {
+        events.push('back')
+        back.resolve()
+      },
+    },
+  )
+  await assert.rejects(
+    db.tx(async tx => {
+      await notify(tx, 'Chan "1"', 'undone')
+      throw new Error('undo')
+    }),
+    /undo/,
+  )
+  let soon = next()
+  await db.tx(tx => notify(tx, 'Chan "1"', 'one'))
+  await soon
+  await sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like 'listen%'`.execute(
+    db.read,
+  )
+  await back.promise
+  soon = next()
+  await db.tx(tx => notify(tx, 'Chan "1"', 'two'))
+  await soon
+  stop()
+  assert.deepEqual(heard, ['one', 'two'])
+  assert.deepEqual(events, ['lost', 'back'])
+})
+
+test('a lost connection before COMMIT runs the transaction again', async t => {
+  const db = await testDb(t, [set])
+  let runs = 0
+  await db.tx(async tx => {
+    await tx.insertInto('dbtest.items').values({ id: 'x', n: ++runs, doc: null, at: null }).execute()
+    if (runs > 1) return
+    const { rows } = await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(tx)
+    await sql`select pg_terminate_backend(${rows[0]!.pid})`.execute(db.read)
+    await sql`select 1`.execute(tx)
+  })
+  assert.equal(runs, 2)
+  assert.deepEqual(await db.read.selectFrom('dbtest.items').select('n').execute(), [{ n: 2 }])
+})
+
+test('locks exclude each other until the transaction ends', async t => {
+  const db = await testDb(t, [])
+  await db.tx(async tx => {
+    assert.equal(await tryLock(tx, 'a'), true)
+    assert.equal(await db.tx(other => tryLock(other, 'a')), false)
+    assert.equal(await db.tx(other => tryLock(other, 'b')), true)
+  })
+  assert.equal(await db.tx(tx => tryLock(tx, 'a')), true)
+})
+
+test('the failing statement is in the error', async t => {
+  const db = await testDb(t, [])
+  await assert.rejects(
+    sql`select nonsense`.execute(db.read),
+    error => codeOf(error) === '42703' && (error as { statement?: string }).statement === 'select nonsense',
+  )
+})

@@ -1,0 +1,206 @@
+/**
+ * PostgreSQL for the whole program: one pool, typed queries (Kysely), transactions that are run again when they clash, and
+ * LISTEN/NOTIFY as a wake-up between processes. Each service declares its tables by augmenting `Tables`:
+ *
+ *     declare module '#kit/db/index.ts' { interface Tables { 'nova.servers': ServersTable } }
+ *
+ * Shapes of values: see `types.ts`. A function that only reads takes a `Query`, one that writes takes a `Tx`: so the type says
+ * that its effects commit with its caller's.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { RawBuilder, Transaction } from 'kysely'
+import { Kysely, sql } from 'kysely'
+import pg from 'pg'
+import { dialect } from './driver.ts'
+import { listener } from './listen.ts'
+import { types } from './types.ts'
+
+export type { Insertable, RawBuilder, Selectable, Updateable } from 'kysely'
+export { type ColumnType, type Generated, type Migration, type MigrationSet, migrate, migratePending } from './migrate.ts'
+export { type PageKey, page } from './page.ts'
+export { sql }
+
+/** Every table of the program, `schema.table` to row type. Empty here; each service's tables.ts adds its own. */
+// biome-ignore lint/suspicious/noEmptyInterface: made to be augmented
+export interface Tables {}
+
+/** What a reading function takes: the pool, or the transaction that it should read in. */
+export type Query = Kysely<Tables>
+/** What a writing function takes. */
+export type Tx = Transaction<Tables>
+
+export interface Db {
+  /** Queries outside a transaction, each on any free connection. */
+  read: Query
+  /**
+   * Runs `fn` in a READ COMMITTED transaction and commits. On a serialization failure, a deadlock or a connection that broke
+   * before COMMIT was sent, all of it runs again, a bounded number of times: `fn` must have no side effects but its queries;
+   * others go to `afterCommit`. `durable: false` lets COMMIT return before the disk has it (telemetry samples only).
+   */
+  tx<T>(fn: (tx: Tx) => Promise<T>, options?: TxOptions): Promise<T>
+  /** Calls `fn` with the payload of each notification of the channel. See `listen.ts` for `Listening`. Returns how to stop. */
+  listen(channel: string, fn: (payload: string) => void, listening?: Listening): Promise<() => void>
+  /** Waits for running queries and closes every connection. */
+  close(): Promise<void>
+}
+
+export interface TxOptions {
+  durable?: boolean
+}
+
+export interface Listening {
+  /** The connection was lost: notifications may be missed from now on. A cache kept fresh by them must be dropped. */
+  onLost?: () => void
+  /** It is back: what was read meanwhile may be stale, so drop or re-read again. */
+  onBack?: () => void
+}
+
+export interface OpenOptions {
+  /** `postgresql://user@host/database`, or of a unix socket: `postgresql:///database?host=/folder&user=name`. */
+  url: string
+  /** Connections at most; 10 unless given. */
+  max?: number
+  /** Shown in pg_stat_activity. */
+  name?: string
+  /** Longest run of one statement in ms; 30 000 unless given. */
+  statementTimeout?: number
+  /** Told of connections that broke while idle, and of a LISTEN connection that was lost. */
+  onError?: (error: Error) => void
+}
+
+/** Fewer than these many runs of a transaction in all; the pauses before them add up to about 2 s. */
+const TX_RUNS = 10
+
+interface Hooks {
+  before: ((tx: Tx) => Promise<void>)[]
+  after: (() => void)[]
+}
+
+/** The hooks of each open transaction. A run that is rolled back takes its hooks with it. */
+const hooks = new WeakMap<Tx, Hooks>()
+
+function hooksOf(tx: Tx): Hooks {
+  const found = hooks.get(tx)
+  if (!found) throw new Error('not a transaction of db.tx, or one that has ended')
+  return found
+}
+
+/** Calls `fn` once the transaction has committed; never if it was rolled back. It must not throw: nobody could undo the commit. */
+export function afterCommit(tx: Tx, fn: () => void): void {
+  hooksOf(tx).after.push(fn)
+}
+
+/** Runs `fn` as the last thing inside the transaction, for writes that are gathered while it runs. */
+export function beforeCommit(tx: Tx, fn: (tx: Tx) => Promise<void>): void {
+  hooksOf(tx).before.push(fn)
+}
+
+/** A jsonb parameter. Needed for arrays and bare scalars, which pg would write in other ways; good for all. */
+export function json<T>(value: T): RawBuilder<T> {
+  return sql<T>`${JSON.stringify(value)}::jsonb`
+}
+
+/** Wakes every `listen` on the channel when this transaction commits. The payload has at most 8000 bytes. */
+export async function notify(tx: Tx, channel: string, payload = ''): Promise<void> {
+  await sql`select pg_notify(${channel}, ${payload})`.execute(tx)
+}
+
+/** Holds the lock of this name, across all processes, until the transaction ends; waits for it. */
+export async function lock(tx: Tx, name: string): Promise<void> {
+  await sql`select pg_advisory_xact_lock(hashtextextended(${name}, 0))`.execute(tx)
+}
+
+/** Takes the lock of this name until the transaction ends; false if another transaction holds it. */
+export async function tryLock(tx: Tx, name: string): Promise<boolean> {
+  const { rows } = await sql<{ ok: boolean }>`select pg_try_advisory_xact_lock(hashtextextended(${name}, 0)) as ok`.execute(tx)
+  return rows[0]!.ok
+}
+
+/** The SQLSTATE or system code of a failure, looked for through its causes. */
+export function codeOf(error: unknown): string | undefined {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    const { code } = at as { code?: unknown }
+    if (typeof code === 'string') return code
+  }
+  return undefined
+}
+
+/** Whether this is a violation of a unique constraint, of this one if named. */
+export function isDuplicate(error: unknown, constraint?: string): boolean {
+  return codeOf(error) === '23505' && (constraint === undefined || (error as { constraint?: string }).constraint === constraint)
+}
+
+/** Whether this is a violation of a foreign key, of this one if named. */
+export function isReferenced(error: unknown, constraint?: string): boolean {
+  return codeOf(error) === '23503' && (constraint === undefined || (error as { constraint?: string }).constraint === constraint)
+}
+
+const CLASH = new Set(['40001', '40P01'])
+const LOST = new Set(['57P01', '57P02', '57P03', '53300', '0A000', 'ECONNRESET', 'ECONNREFUSED', 'ENOENT', 'EPIPE'])
+
+/** Whether running the transaction again may succeed. Only asked when COMMIT was not sent, or was answered with a clash. */
+function again(error: unknown): boolean {
+  const code = codeOf(error)
+  if (code !== undefined) return CLASH.has(code) || LOST.has(code) || code.startsWith('08')
+  return error instanceof Error && /Connection terminated|connection error and is not queryable/.test(error.message)
+}
+
+async function runTx<T>(kysely: Query, fn: (tx: Tx) => Promise<T>, options: TxOptions | undefined): Promise<T> {
+  for (let run = 1; ; run++) {
+    const mine: Hooks = { before: [], after: [] }
+    let committing = false
+    let result: T
+    try {
+      result = await kysely.transaction().execute(async tx => {
+        hooks.set(tx, mine)
+        try {
+          if (options?.durable === false) await sql`set local synchronous_commit = off`.execute(tx)
+          const value = await fn(tx)
+          for (const before of mine.before) await before(tx)
+          committing = true
+          return value
+        } finally {
+          hooks.delete(tx)
+        }
+      })
+    } catch (error) {
+      // A COMMIT whose answer was lost may have happened: only a clash says for sure that it did not.
+      const retriable = again(error) && (!committing || CLASH.has(codeOf(error) ?? ''))
+      if (!retriable || run >= TX_RUNS) throw error
+      await delay(Math.random() * Math.min(2 ** run * 4, 500))
+      continue
+    }
+    for (const after of mine.after) after()
+    return result
+  }
+}
+
+/** Opens a pool on a database. Connects lazily: that the database is there is first known by a query. */
+export function open(options: OpenOptions): Db {
+  const config: pg.PoolConfig = {
+    connectionString: options.url,
+    application_name: options.name ?? 'nubo',
+    statement_timeout: options.statementTimeout ?? 30_000,
+    idle_in_transaction_session_timeout: 60_000,
+    connectionTimeoutMillis: 10_000,
+    options: '-c TimeZone=UTC -c DateStyle=ISO -c IntervalStyle=postgres',
+    types,
+    pipeline: true,
+  }
+  const pool = new pg.Pool({ ...config, max: options.max ?? 10, idleTimeoutMillis: 30_000, allowExitOnIdle: true })
+  const report = options.onError ?? (() => {})
+  // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
+  pool.on('error', report)
+  const kysely = new Kysely<Tables>({ dialect: dialect(pool) })
+  const ears = listener(config, report)
+  return {
+    read: kysely,
+    tx: (fn, txOptions) => runTx(kysely, fn, txOptions),
+    listen: ears.listen,
+    async close() {
+      await ears.close()
+      await kysely.destroy()
+      if (!pool.ended && !pool.ending) await pool.end()
+    },
+  }
+}

@@ -1,0 +1,4 @@
+/** The kit's own tables, schema `kit`, gathered from its parts: each adds its list here, in its own name space (`0100_saga…`). */
+import type { MigrationSet } from './db/index.ts'
+
+export const kitMigrations: MigrationSet = { schema: 'kit', migrations: [] }
