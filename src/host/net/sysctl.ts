@@ -1,0 +1,16 @@
+// Kernel settings of a network namespace.
+import { type RunPlace, run } from '../run.ts'
+
+/**
+ * Makes settings so, writing only those that differ. Keys are paths below /proc/sys with slashes, so that an interface name may hold a dot:
+ * 'net/ipv6/conf/eth1.5/disable_ipv6'.
+ * @throws RunError naming the setting that the kernel lacks or refuses.
+ */
+export async function sysctlEnsure(place: RunPlace, wanted: Record<string, string | number>): Promise<void> {
+  const keys = Object.keys(wanted)
+  if (keys.length === 0) return
+  const { stdout } = await run(['cat', ...keys.map(key => `/proc/sys/${key}`)], place)
+  const have = stdout.trimEnd().split('\n')
+  const differing = keys.filter((key, i) => have[i]?.replaceAll('\t', ' ') !== String(wanted[key]))
+  if (differing.length > 0) await run(['sysctl', '-q', '-w', ...differing.map(key => `${key}=${wanted[key]}`)], place)
+}
