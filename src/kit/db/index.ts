@@ -17,7 +17,7 @@ import { types } from './types.ts'
 
 export type { Insertable, RawBuilder, Selectable, Updateable } from 'kysely'
 export { type ColumnType, type Generated, type Migration, type MigrationSet, migrate, migratePending } from './migrate.ts'
-export { type PageKey, page } from './page.ts'
+export { type PageKey, type PageOptions, page } from './page.ts'
 export { sql }
 
 /** Every table of the program, `schema.table` to row type. Empty here; each service's tables.ts adds its own. */
