@@ -59,6 +59,7 @@ const COMMON: readonly PolicyRule[] = [
 interface Entry {
   node: Node
   where: string
+  override?: true
   scopes?: readonly Scope[]
 }
 interface Linked {
@@ -167,12 +168,12 @@ function applyOverrides(
       if (!override) continue
       used.add(override)
       if (override === byOldName) warnings.push(`${override.where}: ${old} is deprecated: use ${name}`)
-      entries.set(name, { ...entry, node: override.check, where: `${override.where}: ${override.name}` })
+      entries.set(name, { ...entry, node: override.check, override: true, where: `${override.where}: ${override.name}` })
     }
   }
   for (const override of overrides) {
     if (used.has(override)) continue
-    const entry: Entry = { node: override.check, where: `${override.where}: ${override.name}` }
+    const entry: Entry = { node: override.check, override: true, where: `${override.where}: ${override.name}` }
     const overruled = override.service === undefined && services.some(s => declared.get(s.name)!.has(override.name))
     if (overruled) continue
     const home = override.service === undefined ? aliases : declared.get(override.service)
@@ -203,7 +204,9 @@ function linkOne(service: string, own: Map<string, Entry>, aliases: Map<string, 
     const check = compileCheck(entry.node, reference => {
       if (open.includes(reference)) {
         const cycle = [...open.slice(open.indexOf(reference)), reference]
-        if (!circular.has(reference)) problems.push(`${entry.where}: circular: ${cycle.join(' -> ')}`)
+        // The defaults have no circle, so an operator's override closed it: that line is the one to name.
+        const guilty = cycle.map(member => (own.get(member) ?? aliases.get(member))!).find(e => e.override) ?? entry
+        if (!circular.has(reference)) problems.push(`${guilty.where}: circular: ${cycle.join(' -> ')}`)
         for (const member of cycle) circular.add(member)
         return undefined
       }
