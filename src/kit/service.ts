@@ -6,8 +6,8 @@ import type { Db, Migration } from './db/index.ts'
 import type { Subscription } from './events.ts'
 import type { Fault } from './fault.ts'
 import type { Route } from './http/route.ts'
-import type { Microversions } from './http/version.ts'
 import type { Complaint } from './http/schema.ts'
+import type { Microversions } from './http/version.ts'
 import type { Hosts, Served } from './link/index.ts'
 import type { Log } from './log.ts'
 import type { PolicyRule } from './policy/index.ts'
@@ -25,7 +25,10 @@ export interface Env {
 /** How a service speaks on the wire where services differ: its error envelope and standing headers. */
 export interface Wire {
   /** Renders a fault: the body of its error envelope, and a status where the service's differs from the fault's own. */
-  fault(fault: Fault, about: { version: number; requestId: string; path: string }): {
+  fault(
+    fault: Fault,
+    about: { version: number; requestId: string; path: string },
+  ): {
     status?: number
     headers?: Record<string, string>
     body: unknown

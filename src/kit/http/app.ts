@@ -2,25 +2,21 @@
  * One service's API: finds the route of a request and leads the request through it. The order is the same for every call of every
  * service: path → version → token → route → body → target → policy → schema → handler → answer.
  */
-import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { pipeline } from 'node:stream/promises'
 import FindMyWay from 'find-my-way'
-import type { Context } from '../context.ts'
+import { anonymousContext, type Context, contextOf, newRequestId, type Who } from '../context.ts'
 import { codeOf } from '../db/index.ts'
 import { badRequest, Fault, internal, methodNotAllowed, notFound, unauthorized, unavailable } from '../fault.ts'
+import type { ServicePolicy } from '../policy/index.ts'
 import type { Env, Service } from '../service.ts'
 import { BODY_LIMIT, isStorable, parseBody, readBody } from './body.ts'
 import { type ByteBody, type Call, isBytes, type Method, type Reply, type Route } from './route.ts'
 import { type Check, checker } from './schema.ts'
 import { negotiate, versionHeaders } from './version.ts'
 
-/** Makes the caller's context: from a token, or the anonymous one. Given by whoever knows tokens (keystone, through roles/). */
-export interface Identify {
-  /** Throws `unauthorized` for a token that is unknown, expired or revoked. */
-  token(token: string, about: { requestId: string; req: IncomingMessage }): Promise<Context> | Context
-  anonymous(requestId: string): Context
-}
+/** Says whose a token is. Given by whoever knows tokens (keystone, through roles/). Throws `unauthorized` for one that is unknown, expired or revoked. */
+export type Identify = (token: string, req: IncomingMessage) => Promise<Who> | Who
 
 /** What is known of an exchange once it is answered, for logs, metrics and recordings. */
 export interface Exchange {
@@ -43,6 +39,7 @@ export interface AppOptions {
   service: Service
   env: Env
   identify: Identify
+  policy: ServicePolicy
   /** Bodies are kept for it when `keepBodies` is set. */
   onAnswer?: (exchange: Exchange) => void
   keepBodies?: boolean
@@ -67,12 +64,22 @@ export type App = (req: IncomingMessage, res: ServerResponse, path: string, sear
 
 /** Builds the app of a service. Throws Error when two of its routes overlap. */
 export function app(options: AppOptions): App {
-  const { service, env, identify, onAnswer, keepBodies } = options
+  const { service, env, identify, policy, onAnswer, keepBodies } = options
   const router = routerOf(service)
   return async (req, res, path, search) => {
     const began = performance.now()
-    const requestId = `req-${randomUUID()}`
-    const exchange: Exchange = { service: service.name, route: '', method: req.method!, path, status: 0, ms: 0, requestId, req, res }
+    const requestId = newRequestId()
+    const exchange: Exchange = {
+      service: service.name,
+      route: '',
+      method: req.method!,
+      path,
+      status: 0,
+      ms: 0,
+      requestId,
+      req,
+      res,
+    }
     let version = service.microversions?.min ?? 0
     try {
       if (service.microversions) version = negotiate(service.microversions, req.headers)
@@ -100,13 +107,28 @@ export function app(options: AppOptions): App {
       const ctx = await whoAsks(alive[0]!.route)
       exchange.ctx = ctx
       const first = alive[0]!
-      const raw = first.route.raw || req.method === 'GET' || req.method === 'HEAD' ? undefined : await readBody(req, first.route.bodyLimit ?? BODY_LIMIT)
+      const raw =
+        first.route.raw || req.method === 'GET' || req.method === 'HEAD'
+          ? undefined
+          : await readBody(req, first.route.bodyLimit ?? BODY_LIMIT)
       if (keepBodies && raw) exchange.requestBody = raw
       const body = raw && parseBody(raw, req.headers['content-type'], first.route.media)
       const { route, ...checks } = choose(alive, body)
       const reply: Reply = { headers: {} }
       const searchParams = new URLSearchParams(search)
-      const call = new Exchanged(ctx, env, params, req, res, version, reply, searchParams, service.prefix, fill(entry.mount, params), path + search)
+      const call = new Exchanged(
+        ctx,
+        env,
+        params,
+        req,
+        res,
+        version,
+        reply,
+        searchParams,
+        service.prefix,
+        fill(entry.mount, params),
+        path + search,
+      )
       if (checks.query || search) call.query = parseQuery(searchParams, checks.query, version)
       if (route.target) call.target = await route.target(call)
       if (route.policy !== null) {
@@ -121,13 +143,13 @@ export function app(options: AppOptions): App {
 
     async function whoAsks(route: Route): Promise<Context> {
       const token = req.headers['x-auth-token']
-      if (route.auth === 'none' || (route.auth === 'optional' && !token)) return identify.anonymous(requestId)
+      if (route.auth === 'none' || (route.auth === 'optional' && !token)) return anonymousContext(policy, requestId)
       if (typeof token !== 'string' || token === '') throw unauthorized('The request you have made requires authentication.')
-      if (route.auth !== 'optional') return identify.token(token, { requestId, req })
       try {
-        return await identify.token(token, { requestId, req })
+        return contextOf(await identify(token, req), policy, requestId)
       } catch (error) {
-        if (error instanceof Fault && error.kind === 'unauthorized') return identify.anonymous(requestId)
+        if (route.auth === 'optional' && error instanceof Fault && error.kind === 'unauthorized')
+          return anonymousContext(policy, requestId)
         throw error
       }
     }
@@ -164,7 +186,8 @@ export function app(options: AppOptions): App {
       const shown = service.wire.fault(fault, { version, requestId, path })
       const body = typeof shown.body === 'string' ? shown.body : JSON.stringify(shown.body)
       const json = Buffer.from(body)
-      const headers = Object.assign(standing(version), { 'Content-Type': 'application/json' }, shown.headers, fault.details.headers)
+      const headers = standing(version)
+      Object.assign(headers, { 'Content-Type': 'application/json' }, shown.headers, fault.details.headers)
       headers['Content-Length'] = json.length
       if (fault.status === 401) headers['WWW-Authenticate'] ??= `Keystone uri="${originOf(req)}/identity"`
       if (!req.complete) headers.Connection = 'close' // the rest of a body that is not wanted is not read
@@ -215,7 +238,8 @@ function find(router: Router, method: Method, path: string): { entry: Entry; par
   const found = router.find(method, path)
   if (found) return { entry: found.store as Entry, params: found.params as Record<string, string> }
   const allowed = METHODS.filter(other => router.find(other, path))
-  if (allowed.length > 0) throw methodNotAllowed('The method is not allowed for this resource.', { headers: { Allow: allowed.join(', ') } })
+  if (allowed.length > 0)
+    throw methodNotAllowed('The method is not allowed for this resource.', { headers: { Allow: allowed.join(', ') } })
   throw notFound('The resource could not be found.')
 }
 
@@ -250,7 +274,12 @@ export function originOf(req: IncomingMessage): string {
   return `${proto}://${host}`
 }
 
-async function sendBytes(res: ServerResponse, status: number, headers: Record<string, string | number | string[]>, body: ByteBody): Promise<void> {
+async function sendBytes(
+  res: ServerResponse,
+  status: number,
+  headers: Record<string, string | number | string[]>,
+  body: ByteBody,
+): Promise<void> {
   if (body.type) headers['Content-Type'] = body.type
   const whole = typeof body.bytes === 'string' ? Buffer.from(body.bytes) : body.bytes
   const length = body.length ?? (Buffer.isBuffer(whole) ? whole.length : undefined)
@@ -269,7 +298,10 @@ function asFault(error: unknown, requestId: string): Fault {
   const code = codeOf(error) ?? ''
   if (/^22[0-9A-Z]{3}$/.test(code)) return badRequest('A value of the request is out of range or malformed.', { cause: error })
   if (/^(08|57P|53)/.test(code) || code === 'ECONNREFUSED' || code === 'ENOENT') {
-    return unavailable('The database is not available at the moment; try again.', { cause: error, headers: { 'Retry-After': '1' } })
+    return unavailable('The database is not available at the moment; try again.', {
+      cause: error,
+      headers: { 'Retry-After': '1' },
+    })
   }
   return internal(`An unexpected error prevented the server from fulfilling your request (${requestId}).`, { cause: error })
 }

@@ -6,6 +6,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { ServicePolicy } from '../policy/index.ts'
 import type { Env, Service } from '../service.ts'
 import { type App, type AppOptions, app, type Identify } from './app.ts'
 
@@ -13,6 +14,8 @@ export interface ServerOptions {
   env: Env
   services: readonly Service[]
   identify: Identify
+  /** The policy of each service by its name. */
+  policyOf: (service: string) => ServicePolicy
   onAnswer?: AppOptions['onAnswer']
   keepBodies?: boolean
   /** Paths outside every service, whole: `/healthcheck`, `/metrics`, `/`. */
@@ -38,7 +41,7 @@ export interface Listening {
 export function server(options: ServerOptions): Server {
   const mounted = new Map<string, Mounted>()
   for (const service of options.services) {
-    mounted.set(service.prefix, { service, app: app({ ...options, service }) })
+    mounted.set(service.prefix, { service, app: app({ ...options, service, policy: options.policyOf(service.name) }) })
   }
   const onRequest = (req: IncomingMessage, res: ServerResponse): void => {
     const { segment, path, search } = split(req.url!)
@@ -56,7 +59,8 @@ export function server(options: ServerOptions): Server {
     const { segment, path } = split(req.url!)
     const found = mounted.get(segment)
     if (options.upgrades?.[segment]) options.upgrades[segment](req, socket, head)
-    else if (!found?.service.upgrade?.(options.env, req, socket, head, path)) socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n')
+    else if (!found?.service.upgrade?.(options.env, req, socket, head, path))
+      socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n')
   })
   return made
 }

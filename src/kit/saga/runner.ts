@@ -1,0 +1,509 @@
+/** Runs sagas: claims rows, executes bodies against their journals, retries, undoes, renews leases, takes over from the dead. */
+import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Db, json, type Selectable, sql, type Tables, type Tx } from '../db/index.ts'
+import { Fault, internal, reason, timeout } from '../fault.ts'
+import type { Env } from '../service.ts'
+import type { Acting, Run, Saga, SagaFailure, StepOptions } from './index.ts'
+import type { JournalEntry } from './tables.ts'
+import { onRunners, onWaiters, wakeRunners, wakeWaiters } from './wake.ts'
+
+type Row = Selectable<Tables['kit.sagas']>
+
+export interface RunnerOptions {
+  env: Env
+  sagas: readonly Saga<never>[]
+  /** This controller's name. A restarted controller takes over at once what its former self held. */
+  name?: string
+  /** Seconds that a lease lasts; 6 unless given. */
+  lease?: number
+  /** Sagas run at once in this process; 256 unless given. */
+  parallel?: number
+  /** Called at each point at which the process could die, with its name. What it throws ends the runner like `kill -9` would. For tests. */
+  probe?: (point: string) => void
+  /** Called when a step has acted, before that is recorded. What it throws is that step's failure. For tests. */
+  sabotage?: (step: string) => void
+}
+
+export interface Runner {
+  /** Resolves when no saga of this process is running or to be claimed. For tests and orderly stops. */
+  idle(): Promise<void>
+  /** Lets go: running acts are aborted, nothing more is written, leases are given back. */
+  stop(): Promise<void>
+}
+
+/** The lease is another's now, or the process is stopping: this execution ends without a trace. */
+class Lost extends Error {}
+/** The journal says that the saga is to be undone: thrown where the body reaches what it had not finished. */
+class Unwind extends Error {}
+
+interface Undo {
+  name: string
+  machine: boolean
+  run(tx: Tx | Acting): Promise<void>
+}
+
+const POLL_MS = 2000
+const MAX_BACKOFF_MS = 30_000
+
+/** Starts the runner of this process. */
+export async function sagaRunner(options: RunnerOptions): Promise<Runner> {
+  const { env } = options
+  const { db } = env
+  const log = env.log.child({ part: 'saga' })
+  const byName = new Map(options.sagas.map(s => [s.name, s as unknown as Saga<object>]))
+  const name = options.name ?? randomUUID()
+  const owner = `${name}/${randomUUID()}`
+  const lease = options.lease ?? 6
+  const parallel = options.parallel ?? 256
+  const probe = options.probe ?? (() => {})
+  const sabotage = options.sabotage ?? (() => {})
+  const stopping = new AbortController()
+  const running = new Map<string, Execution>()
+  const idlers: (() => void)[] = []
+  let claiming = false
+  let again = false
+  let dead = false
+
+  const unlisten = await db.listen('kit_saga', wakeWaiters)
+  const unwake = onRunners(() => void claim())
+  const pollTimer = setInterval(() => void claim(), POLL_MS).unref()
+  const renewTimer = setInterval(() => void renew(), (lease * 1000) / 3).unref()
+  void claim()
+
+  return {
+    async idle() {
+      while (claiming || running.size > 0) await new Promise<void>(resolve => idlers.push(resolve))
+    },
+    async stop() {
+      clearInterval(pollTimer)
+      clearInterval(renewTimer)
+      unwake()
+      stopping.abort(new Lost('the process stops'))
+      for (const execution of running.values()) execution.abort.abort(new Lost('the process stops'))
+      while (running.size > 0) await new Promise<void>(resolve => idlers.push(resolve))
+      if (!dead) await release()
+      await unlisten()
+    },
+  }
+
+  async function release(): Promise<void> {
+    await db.read.updateTable('kit.sagas').set({ owner: null, lease_until: null }).where('owner', '=', owner).execute()
+  }
+
+  /** Takes what nobody holds: new sagas, those of dead owners, and those of a former self. */
+  async function claim(): Promise<void> {
+    if (claiming) {
+      again = true
+      return
+    }
+    claiming = true
+    try {
+      do {
+        again = false
+        const room = parallel - running.size
+        if (room <= 0 || dead || stopping.signal.aborted) break
+        const rows = await claimRows(db, owner, name, lease, room)
+        for (const row of rows) void execute(row)
+        if (rows.length === room) again = true
+      } while (again)
+    } catch (error) {
+      if (!stopping.signal.aborted) log.warn({ err: error }, 'sagas could not be claimed; trying again soon')
+    } finally {
+      claiming = false
+      settle()
+    }
+  }
+
+  function settle(): void {
+    for (const resolve of idlers.splice(0)) resolve()
+  }
+
+  async function renew(): Promise<void> {
+    if (running.size === 0 || dead) return
+    try {
+      const { rows } = await sql<{ id: string; cancel: boolean }>`
+        update kit.sagas set lease_until = now() + ${lease} * interval '1 second'
+        where owner = ${owner} and id = any(${[...running.keys()]}) returning id, cancel`.execute(db.read)
+      const held = new Map(rows.map(row => [row.id, row.cancel]))
+      for (const [id, execution] of running) {
+        if (held.get(id) === true) execution.cancel()
+        if (!held.has(id) && execution.began < Date.now() - 1000) execution.abort.abort(new Lost('the lease was lost'))
+      }
+    } catch (error) {
+      log.warn({ err: error }, 'leases could not be renewed; trying again soon')
+    }
+  }
+
+  async function execute(row: Row): Promise<void> {
+    const saga = byName.get(row.name)
+    if (!saga) {
+      log.error({ saga: row.name, id: row.id }, 'no such saga in this version; it stays as it is')
+      return
+    }
+    const execution = new Execution(db, row, saga, env, { probe, sabotage, stopping: stopping.signal })
+    running.set(row.id, execution)
+    const deaf = onWaiters(`cancel ${row.resource}`, () => execution.cancel())
+    try {
+      await execution.run()
+    } catch (error) {
+      if (error instanceof Lost) log.info({ id: row.id, saga: row.name }, error.message)
+      else {
+        // What reaches this place is no failure of a step: the database is away, or a probe killed us. The lease ends; somebody goes on.
+        if (isProbe(error)) dead = true
+        else log.error({ err: error, id: row.id, saga: row.name }, 'saga interrupted; it is taken up again when its lease ends')
+      }
+    } finally {
+      deaf()
+      running.delete(row.id)
+      wakeRunners()
+      settle()
+    }
+  }
+}
+
+async function claimRows(db: Db, owner: string, name: string, lease: number, limit: number): Promise<Row[]> {
+  const { rows } = await sql<Row>`
+    update kit.sagas set owner = ${owner}, fence = fence + 1, lease_until = now() + ${lease} * interval '1 second'
+    where id in (
+      select id from kit.sagas
+      where state <> 'queued' and (owner is null or lease_until < now() or (owner like ${`${name.replace(/[\\%_]/g, '\\$&')}/%`} and owner <> ${owner}))
+      order by created_at limit ${limit} for update skip locked)
+    returning *`.execute(db.read)
+  return rows
+}
+
+interface Surroundings {
+  probe: (point: string) => void
+  sabotage: (step: string) => void
+  stopping: AbortSignal
+}
+
+/** One execution of one saga's body, from its top to its end or its undoing. */
+class Execution implements Run {
+  readonly id: string
+  readonly env: Env
+  readonly began = Date.now()
+  abort = new AbortController()
+  readonly #db: Db
+  readonly #row: Row
+  readonly #saga: Saga<object>
+  readonly #journal: Map<string, JournalEntry>
+  readonly #undos: Undo[] = []
+  readonly #around: Surroundings
+  #undone: ((tx: Tx, failure: SagaFailure) => Promise<void>) | undefined
+  #failure: SagaFailure | null
+  #cancelled: boolean
+
+  constructor(db: Db, row: Row, saga: Saga<object>, env: Env, around: Surroundings) {
+    this.id = row.id
+    this.env = env
+    this.#db = db
+    this.#row = row
+    this.#saga = saga
+    this.#around = around
+    this.#journal = new Map(row.journal.map(entry => [entry.step, entry]))
+    this.#failure = row.failure
+    this.#cancelled = row.cancel
+  }
+
+  async run(): Promise<void> {
+    try {
+      await this.#saga.body(this, this.#row.args)
+      if (this.#failure) throw new Unwind() // every step had finished when the stop was asked for
+    } catch (error) {
+      if (error instanceof Lost || this.abort.signal.reason instanceof Lost)
+        throw error instanceof Lost ? error : new Lost('stopped')
+      if (!(error instanceof Unwind)) await this.#bodyFailed(error)
+      await this.#unwind()
+      return
+    }
+    await this.#close()
+  }
+
+  ifUndone(fn: (tx: Tx, failure: SagaFailure) => Promise<void>): void {
+    this.#undone = fn
+  }
+
+  async step<T>(name: string, fn: (tx: Tx) => Promise<T>, undo?: (tx: Tx) => Promise<void>): Promise<T> {
+    const known = this.#enter(name)
+    if (undo) this.#undos.push({ name, machine: false, run: tx => undo(tx as Tx) })
+    if (known?.state === 'done') return known.result as T
+    if (this.#failure) throw new Unwind()
+    const result = await this.#try(name, { deadline: 60 }, false, () =>
+      this.#db.tx(async tx => {
+        const result = await fn(tx)
+        await this.#write(tx, { step: name, state: 'done', result })
+        this.#around.sabotage(name)
+        this.#around.probe(`${name}: before commit`)
+        return result
+      }),
+    )
+    this.#journal.set(name, { step: name, state: 'done', result })
+    this.#around.probe(`${name}: done`)
+    return result
+  }
+
+  async act<T>(
+    name: string,
+    fn: (acting: Acting) => Promise<T>,
+    undo?: (acting: Acting) => Promise<void>,
+    options: StepOptions = {},
+  ): Promise<T> {
+    const known = this.#enter(name)
+    if (undo && known) this.#undos.push({ name, machine: true, run: acting => undo(acting as Acting) })
+    if (known?.state === 'done') return known.result as T
+    if (this.#failure) throw new Unwind()
+    await this.#record({ step: name, state: 'begun' }, { step: name, deadline: options.deadline ?? 60 })
+    if (undo && !known) this.#undos.push({ name, machine: true, run: acting => undo(acting as Acting) })
+    this.#around.probe(`${name}: begun`)
+    const result = await this.#try(name, options, true, async acting => {
+      const acted = await fn(acting)
+      this.#around.sabotage(name)
+      return acted
+    })
+    this.#around.probe(`${name}: acted`)
+    await this.#record({ step: name, state: 'done', result })
+    this.#around.probe(`${name}: done`)
+    return result
+  }
+
+  async until<T>(name: string, check: Parameters<Run['until']>[1], options: StepOptions = {}): Promise<T> {
+    return this.act(
+      name,
+      async ({ signal }) => {
+        let wake: () => void = () => {}
+        const stop = onWaiters(this.#row.resource, () => wake())
+        try {
+          for (;;) {
+            const woken = new Promise<void>(resolve => {
+              wake = resolve
+            })
+            const found = await check(this.#db.read)
+            if (found !== undefined) return found as T
+            const timer = new AbortController()
+            await Promise.race([woken, delay(5000, undefined, { signal: AbortSignal.any([signal, timer.signal]) })]).finally(() =>
+              timer.abort(),
+            )
+          }
+        } finally {
+          stop()
+        }
+      },
+      undefined,
+      { retries: 0, ...options },
+    )
+  }
+
+  /** Called when a later request asked this saga to stop. A forward saga goes on. */
+  cancel(): void {
+    if (this.#saga.forward || this.#cancelled) return
+    this.#cancelled = true
+    this.abort.abort(new Error('a later request asked to stop'))
+  }
+
+  #enter(name: string): JournalEntry | undefined {
+    if (this.abort.signal.reason instanceof Lost) throw this.abort.signal.reason
+    return this.#journal.get(name)
+  }
+
+  /**
+   * Runs a step's work with deadline and retries; turns a final failure into the saga's. Work on a machine is left behind at its
+   * deadline (`abandon`); a transaction is waited for, since it may yet commit, and its statements have a time limit of their own.
+   */
+  async #try<T>(name: string, options: StepOptions, abandon: boolean, fn: (acting: Acting) => Promise<T>): Promise<T> {
+    const seconds = options.deadline ?? 60
+    let end = Date.now() + seconds * 1000
+    for (let attempt = 1; ; attempt++) {
+      if (this.#cancelled && !this.#saga.forward) await this.#fail(name, new Error('It was asked to stop.'), true)
+      const timer = AbortSignal.timeout(Math.max(1, end - Date.now()))
+      const signal = AbortSignal.any([timer, this.abort.signal])
+      try {
+        const work = fn({ signal, key: `${this.id}/${name}`, attempt })
+        return await (abandon ? raceAbort(signal, work) : work)
+      } catch (error) {
+        if (this.abort.signal.reason instanceof Lost) throw this.abort.signal.reason
+        if (error instanceof Lost) throw error
+        if (this.#cancelled && !this.#saga.forward) await this.#fail(name, error, true)
+        const failure = timer.aborted ? timeout(`It did not finish within ${seconds} s.`, { cause: causeOf(error) }) : error
+        const left = this.#saga.forward
+          ? Infinity
+          : timer.aborted
+            ? 0
+            : (options.retries ?? (mayPass(error) ? Infinity : 0)) - attempt + 1
+        const pause = Math.min(MAX_BACKOFF_MS, 100 * 2 ** Math.min(attempt, 12)) * (0.5 + Math.random() / 2)
+        if (left <= 0 || (!this.#saga.forward && Date.now() + pause > end)) await this.#fail(name, failure, false)
+        await this.#note(name, attempt, reason(failure), seconds)
+        await delay(pause, undefined, { signal: this.abort.signal }).catch(() => {})
+        if (this.#saga.forward) end = Date.now() + seconds * 1000
+      }
+    }
+  }
+
+  /** The body threw outside its steps: between them it only reads and decides, so this is final for a saga that can be undone. */
+  async #bodyFailed(error: unknown): Promise<void> {
+    if (isProbe(error) || this.#saga.forward) throw error
+    if (this.#failure) return
+    await this.#fail('between steps', error, false).catch(thrown => {
+      if (!(thrown instanceof Unwind)) throw thrown
+    })
+  }
+
+  /** Decides that the saga is undone, and ends the body. */
+  async #fail(step: string, error: unknown, cancelled: boolean): Promise<never> {
+    if (isProbe(error)) throw error
+    const fault = error instanceof Fault ? error : internal(reason(error), { cause: error })
+    const failure: SagaFailure = {
+      step,
+      message: reason(error),
+      kind: fault.kind,
+      code: fault.details.code,
+      cancelled: cancelled || undefined,
+    }
+    this.env.log.warn(
+      { err: error, saga: this.#row.name, id: this.id, resource: this.#row.resource, step },
+      'saga step failed; undoing',
+    )
+    await this.#update({ state: 'undoing', failure: json(failure) as never, last_error: failure.message })
+    this.#failure = failure
+    this.#around.probe(`${step}: failed`)
+    throw new Unwind()
+  }
+
+  async #unwind(): Promise<void> {
+    this.abort = new AbortController()
+    const stop = () => this.abort.abort(new Lost('the process stops'))
+    this.#around.stopping.addEventListener('abort', stop)
+    if (this.#around.stopping.aborted) stop()
+    try {
+      for (const undo of this.#undos.reverse()) {
+        const entry = this.#journal.get(undo.name)
+        // A database step that is not in the journal has not happened; a machine step that was begun may have.
+        if (!entry || entry.state === 'undone') continue
+        await this.#undoOne(undo)
+      }
+      await this.#close()
+    } finally {
+      this.#around.stopping.removeEventListener('abort', stop)
+    }
+  }
+
+  async #undoOne(undo: Undo): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const entry: JournalEntry = { step: undo.name, state: 'undone' }
+        if (undo.machine) {
+          const signal = AbortSignal.any([AbortSignal.timeout(60_000), this.abort.signal])
+          await raceAbort(signal, undo.run({ signal, key: `${this.id}/${undo.name}/undo`, attempt }))
+          this.#around.probe(`${undo.name}: undo acted`)
+          await this.#record(entry, { step: `undo ${undo.name}`, deadline: 60 })
+        } else {
+          await this.#db.tx(async tx => {
+            await undo.run(tx)
+            await this.#write(tx, entry)
+            this.#around.probe(`${undo.name}: undo before commit`)
+          })
+          this.#journal.set(undo.name, entry)
+        }
+        this.#around.probe(`${undo.name}: undone`)
+        return
+      } catch (error) {
+        if (this.abort.signal.reason instanceof Lost) throw this.abort.signal.reason
+        if (error instanceof Lost || isProbe(error)) throw error
+        await this.#note(`undo ${undo.name}`, attempt, reason(error), 60)
+        await delay(Math.min(MAX_BACKOFF_MS, 200 * 2 ** Math.min(attempt, 12)), undefined, { signal: this.abort.signal }).catch(
+          () => {},
+        )
+      }
+    }
+  }
+
+  /** The end: the row goes, the outcome of an undone saga is written, the saga that waits behind this one may start. */
+  async #close(): Promise<void> {
+    this.#around.probe('before close')
+    await this.#db.tx(async tx => {
+      const gone = await tx
+        .deleteFrom('kit.sagas')
+        .where('id', '=', this.id)
+        .where('fence', '=', this.#row.fence)
+        .executeTakeFirst()
+      if (gone.numDeletedRows === 0n) throw new Lost('the lease was lost')
+      if (this.#failure) await this.#undone?.(tx, this.#failure)
+      await tx
+        .updateTable('kit.sagas')
+        .set({ state: 'running' })
+        .where('resource', '=', this.#row.resource)
+        .where('state', '=', 'queued')
+        .execute()
+    })
+    this.#around.probe('closed')
+  }
+
+  async #record(entry: JournalEntry, at?: { step: string; deadline: number }): Promise<void> {
+    // Not durable: a journal entry lost with the power makes the step run again, which it may.
+    await this.#db.tx(tx => this.#write(tx, entry, at), { durable: false })
+    this.#journal.set(entry.step, entry)
+  }
+
+  async #write(tx: Tx, entry: JournalEntry, at?: { step: string; deadline: number }): Promise<void> {
+    const journal = [...this.#journal.values()].filter(e => e.step !== entry.step).concat(entry)
+    const { rows } = await sql<{ cancel: boolean }>`
+      update kit.sagas set journal = ${JSON.stringify(journal)}::jsonb, attempts = 0, last_error = ${this.#failure?.message ?? null},
+        step = ${at?.step ?? entry.step}, step_since = now(), step_deadline = now() + ${at?.deadline ?? 60} * interval '1 second'
+      where id = ${this.id} and fence = ${this.#row.fence} returning cancel`.execute(tx)
+    if (rows.length === 0) throw new Lost('the lease was lost')
+    if (rows[0]!.cancel && !this.#saga.forward) this.#cancelled = true
+  }
+
+  /** Makes a failed try visible. */
+  async #note(step: string, attempts: number, error: string, seconds: number): Promise<void> {
+    this.env.log.warn(
+      { saga: this.#row.name, id: this.id, resource: this.#row.resource, step, attempt: attempts, error },
+      'saga step failed; trying again',
+    )
+    const { rows } = await sql`
+      update kit.sagas set attempts = ${attempts}, last_error = ${error}, step = ${step},
+        step_since = case when step = ${step} then step_since else now() end,
+        step_deadline = case when step = ${step} then step_deadline else now() + ${seconds} * interval '1 second' end
+      where id = ${this.id} and fence = ${this.#row.fence} returning id`.execute(this.#db.read)
+    if (rows.length === 0) throw new Lost('the lease was lost')
+  }
+
+  async #update(set: Partial<Row>): Promise<void> {
+    await this.#db.tx(async tx => {
+      const done = await tx
+        .updateTable('kit.sagas')
+        .set(set)
+        .where('id', '=', this.id)
+        .where('fence', '=', this.#row.fence)
+        .executeTakeFirst()
+      if (done.numUpdatedRows === 0n) throw new Lost('the lease was lost')
+    })
+  }
+}
+
+/** Thrown by a test's probe. */
+export class Killed extends Error {}
+const isProbe = (error: unknown): boolean => error instanceof Killed
+
+const PASSING = new Set(['unavailable', 'timeout', 'tooMany'])
+/** Whether trying again may help: the host or the database was away or busy, rather than refusing. */
+const mayPass = (error: unknown): boolean => error instanceof Fault && PASSING.has(error.kind)
+
+const causeOf = (error: unknown): unknown => (error instanceof Error && error.name === 'TimeoutError' ? undefined : error)
+
+/** Settles as `work` does, or rejects with the signal's reason, whichever comes first. */
+async function raceAbort<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  let onAbort: () => void = () => {}
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason)
+    if (signal.aborted) onAbort()
+    else signal.addEventListener('abort', onAbort, { once: true })
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+    work.catch(() => {})
+  }
+}
