@@ -37,6 +37,8 @@ export interface Wire {
   requestIdHeaders?: readonly string[]
   /** How a schema violation is told, where the default sentence is not this service's. */
   complain?: Complaint
+  /** The refusal by policy in this service's own words. */
+  denied?: (rule: string) => Fault
   /** Headers of every answer. */
   headers?(about: { version: number }): Record<string, string>
 }

@@ -369,7 +369,7 @@ class Exchanged implements Call {
     }
     return this.#abort.signal
   }
-  self(path: string, mount = this.#mount): string {
-    return `${originOf(this.stream)}${this.#prefix}${mount}${path}`
+  get self() {
+    return (path: string, mount = this.#mount): string => `${originOf(this.stream)}${this.#prefix}${mount}${path}`
   }
 }
