@@ -1,70 +1,133 @@
 /**
- * The Kysely driver over a pg pool. It differs from Kysely's own in three ways, each for CPU or round trips per request:
- * connections are pipelined (a query is sent without waiting for the answer to the one before), so BEGIN travels together with
- * the first query of its transaction; statements seen often on a connection are prepared there under a name, so that
- * PostgreSQL parses and plans them once; and an error carries the text of its statement.
+ * The Kysely driver over a pg pool, made for little CPU per request. Most of a small query's cost is system calls and waiting, so:
+ *
+ * - connections are pipelined: a query is sent without waiting for the answer to the one before it. BEGIN travels together with the
+ *   first query of its transaction;
+ * - queries outside transactions share connections: those asked for at the same time travel and are answered together, at less
+ *   than half the CPU of one connection each. A connection takes a few at a time, and none while its first is slow;
+ * - statements seen often on a connection are prepared there, so that PostgreSQL parses and plans them once (`session.ts`).
+ *
+ * So session state (`set`, session locks, `listen`) has no place outside a transaction. A SELECT outside a transaction that was lost
+ * with its connection is sent again.
  */
+import { setTimeout as delay } from 'node:timers/promises'
 import type { CompiledQuery, DatabaseConnection, Dialect, Driver, QueryResult, TransactionSettings } from 'kysely'
 import { PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler } from 'kysely'
 import type pg from 'pg'
-import { unavailable } from '../fault.ts'
+import { explain, isLost, isStale, Session } from './session.ts'
 
-/** A statement is prepared on a connection once it ran there this many times: lists with odd filters never are. */
-const PREPARE_AFTER = 3
-/** And at most so many a connection: each costs memory in the database. */
-const PREPARE_MAX = 256
-/** Long statements are mostly inserts of many rows: rarely the same twice, and their text is costly to look up. */
-const PREPARE_LENGTH = 8192
-/** What is counted before it is prepared. When the table is full, counting starts again. */
-const COUNTED_MAX = 2048
+/** Queries on one shared connection, before another is taken. */
+const DEPTH = 8
+/** A shared connection that made no progress for so many ms is busy with something slow. */
+const SLOW_MS = 5
+/** Pauses before a lost SELECT is sent again: a crashed server is back in about 0.3 s. */
+const RETRY_MS = [20, 60, 150, 400, 1000]
 
-class Connection implements DatabaseConnection {
-  readonly client: pg.PoolClient
-  broken = false
-  inTransaction = false
-  #prepared = new Map<string, string>()
-  #counts = new Map<string, number>()
+/** The pool's connections: some lent to transactions, some shared by everything else. */
+class Lanes {
+  readonly #pool: pg.Pool
+  readonly #sharedMax: number
+  readonly #sessions = new WeakMap<pg.PoolClient, Session>()
+  /** Those that take more queries. */
+  #shared: Session[] = []
+  /** Those that must be given back. */
+  readonly #lent = new Set<Session>()
+  #opening: Promise<void> | undefined
 
-  constructor(client: pg.PoolClient) {
-    this.client = client
+  constructor(pool: pg.Pool) {
+    this.#pool = pool
+    this.#sharedMax = Math.max(1, Math.floor(pool.options.max / 2))
   }
 
-  /** The name under which this text is prepared here; undefined to send it whole. */
-  #name(text: string): string | undefined {
-    if (text.length > PREPARE_LENGTH) return undefined
-    const name = this.#prepared.get(text)
-    if (name !== undefined || this.#prepared.size >= PREPARE_MAX) return name
-    const count = (this.#counts.get(text) ?? 0) + 1
-    if (count < PREPARE_AFTER) {
-      if (this.#counts.size >= COUNTED_MAX) this.#counts.clear()
-      this.#counts.set(text, count)
-      return undefined
+  /** A connection for the caller alone, until `give`. */
+  async take(): Promise<Session> {
+    const client = await this.#pool.connect()
+    let session = this.#sessions.get(client)
+    if (!session) {
+      session = new Session(client)
+      this.#sessions.set(client, session)
     }
-    this.#counts.delete(text)
-    const fresh = `n${this.#prepared.size}`
-    this.#prepared.set(text, fresh)
-    return fresh
+    return session
+  }
+
+  give(session: Session): void {
+    session.client.release(session.broken)
+  }
+
+  /** Sends the statement on a shared connection. */
+  async share(text: string, values: readonly unknown[]): Promise<pg.QueryResult> {
+    let session = this.#pick()
+    while (!session) {
+      // Those who find none wait together for one more, so that they share it.
+      this.#opening ??= this.#open().finally(() => {
+        this.#opening = undefined
+      })
+      await this.#opening
+      session = this.#pick()
+    }
+    try {
+      return await session.send(text, values)
+    } finally {
+      // A broken one takes nothing more. Several that end together may each see that nothing is in flight: the first gives it back.
+      if (session.broken || session.inFlight === 0) this.#shared = this.#shared.filter(other => other !== session)
+      if (session.inFlight === 0 && this.#lent.delete(session)) this.give(session)
+    }
+  }
+
+  async #open(): Promise<void> {
+    const session = await this.take()
+    this.#shared.push(session)
+    this.#lent.add(session)
+  }
+
+  /** The first connection with room; when no more may be opened, the one with the least to do. */
+  #pick(): Session | undefined {
+    const now = performance.now()
+    const free = this.#shared.find(s => s.inFlight < DEPTH && (s.inFlight === 0 || now - s.progress < SLOW_MS))
+    if (free) return free
+    const full = this.#pool.idleCount === 0 && this.#pool.totalCount >= this.#pool.options.max
+    if (this.#shared.length === 0 || (this.#shared.length < this.#sharedMax && !full)) return undefined
+    return this.#shared.reduce((least, s) => (s.inFlight < least.inFlight ? s : least))
+  }
+}
+
+/** Whether it only reads: then it may be sent twice. */
+const isSelect = ({ query, sql }: CompiledQuery): boolean =>
+  query.kind === 'SelectQueryNode' || (query.kind === 'RawNode' && /^\s*select\b/i.test(sql))
+
+class Connection implements DatabaseConnection {
+  readonly lanes: Lanes
+  /** Its own connection, within a transaction. */
+  session: Session | undefined
+
+  constructor(lanes: Lanes) {
+    this.lanes = lanes
   }
 
   async executeQuery<R>(query: CompiledQuery): Promise<QueryResult<R>> {
-    const { command, rowCount, rows } = await this.#send(query.sql, query.parameters as unknown[])
+    const { command, rowCount, rows } = await this.#run(query)
     const writes = command === 'INSERT' || command === 'UPDATE' || command === 'DELETE' || command === 'MERGE'
     return { rows: rows ?? [], numAffectedRows: writes ? BigInt(rowCount ?? 0) : undefined }
   }
 
-  async #send(text: string, values: unknown[]): Promise<pg.QueryResult> {
-    const name = this.#name(text)
-    try {
-      return await this.client.query({ name, text, values })
-    } catch (error) {
-      // A prepared plan outlived a change of its table: this connection forgets all its plans, by being closed after this use.
-      // A transaction has failed by now and runs again as a whole; a query alone can be sent again here.
-      if (name !== undefined && (error as { code?: string }).code === '0A000') {
-        this.broken = true
-        if (!this.inTransaction) return await this.client.query({ text, values })
+  async #run(query: CompiledQuery): Promise<pg.QueryResult> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await (this.session
+          ? this.session.send(query.sql, query.parameters)
+          : this.lanes.share(query.sql, query.parameters))
+      } catch (error) {
+        // In a transaction that has failed by now: it runs again as a whole.
+        const pause = RETRY_MS[attempt]
+        if (!this.session && pause !== undefined) {
+          if (isStale(error)) continue
+          if (isLost(error) && isSelect(query)) {
+            await delay(pause)
+            continue
+          }
+        }
+        throw explain(error, query.sql)
       }
-      if (error instanceof Error) Object.assign(error, { statement: text })
-      throw error
     }
   }
 
@@ -76,65 +139,49 @@ class Connection implements DatabaseConnection {
 
 class PoolDriver implements Driver {
   readonly #pool: pg.Pool
-  readonly #connections = new WeakMap<pg.PoolClient, Connection>()
+  readonly #lanes: Lanes
 
   constructor(pool: pg.Pool) {
     this.#pool = pool
+    this.#lanes = new Lanes(pool)
   }
 
   async init(): Promise<void> {}
 
   async acquireConnection(): Promise<Connection> {
-    let client: pg.PoolClient
-    try {
-      client = await this.#pool.connect()
-    } catch (cause) {
-      throw unavailable('The database cannot be reached.', { cause })
-    }
-    let connection = this.#connections.get(client)
-    if (!connection) {
-      const fresh = new Connection(client)
-      // The pool listens only while a connection is idle. In use, the queries on it fail by themselves.
-      client.on('error', () => {
-        fresh.broken = true
-      })
-      this.#connections.set(client, fresh)
-      connection = fresh
-    }
-    return connection
+    return new Connection(this.#lanes)
   }
 
-  async beginTransaction(connection: DatabaseConnection, settings: TransactionSettings): Promise<void> {
-    const { client } = connection as Connection
-    ;(connection as Connection).inTransaction = true
-    const begin = client.query(
-      `begin isolation level ${settings.isolationLevel ?? 'read committed'}${settings.accessMode ? ` ${settings.accessMode}` : ''}`,
-    )
+  async beginTransaction(connection: DatabaseConnection, { isolationLevel, accessMode }: TransactionSettings): Promise<void> {
+    const begin = `begin isolation level ${isolationLevel ?? 'read committed'}${accessMode ? ` ${accessMode}` : ''}`
+    let session: Session
+    try {
+      session = await this.#lanes.take()
+    } catch (error) {
+      throw explain(error, begin)
+    }
+    ;(connection as Connection).session = session
     // Not awaited: BEGIN fails only with its connection, and then so does every query behind it, COMMIT at the latest.
-    begin.catch(() => {
-      ;(connection as Connection).broken = true
+    session.send(begin, []).catch(() => {
+      session.broken = true
     })
   }
 
   async commitTransaction(connection: DatabaseConnection): Promise<void> {
-    const { command } = await (connection as Connection).client.query('commit')
+    const { command } = await (connection as Connection).session!.send('commit', [])
     // COMMIT of a transaction in which a statement failed (and the failure was caught) is answered with ROLLBACK.
     if (command !== 'COMMIT') throw new Error('the transaction was rolled back: one of its statements had failed')
   }
 
   async rollbackTransaction(connection: DatabaseConnection): Promise<void> {
-    try {
-      await (connection as Connection).client.query('rollback')
-    } catch (error) {
-      ;(connection as Connection).broken = true
-      throw error
-    }
+    const { session } = connection as Connection
+    // A connection that is lost has rolled back by itself; it is closed in any case.
+    if (session && !session.broken) await session.send('rollback', [])
   }
 
   async releaseConnection(connection: DatabaseConnection): Promise<void> {
-    ;(connection as Connection).inTransaction = false
-    const { client, broken } = connection as Connection
-    client.release(broken)
+    const { session } = connection as Connection
+    if (session) this.#lanes.give(session)
   }
 
   async destroy(): Promise<void> {

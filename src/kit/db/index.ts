@@ -13,11 +13,13 @@ import { Kysely, sql } from 'kysely'
 import pg from 'pg'
 import { dialect } from './driver.ts'
 import { listener } from './listen.ts'
+import { codeOf, isLost, isStale } from './session.ts'
 import { types } from './types.ts'
 
 export type { Insertable, RawBuilder, Selectable, Updateable } from 'kysely'
 export { type ColumnType, type Generated, type Migration, type MigrationSet, migrate, migratePending } from './migrate.ts'
 export { type PageKey, type PageOptions, page } from './page.ts'
+export { codeOf } from './session.ts'
 export { sql }
 
 /** Every table of the program, `schema.table` to row type. Empty here; each service's tables.ts adds its own. */
@@ -30,7 +32,10 @@ export type Query = Kysely<Tables>
 export type Tx = Transaction<Tables>
 
 export interface Db {
-  /** Queries outside a transaction, each on any free connection. */
+  /**
+   * Queries outside a transaction, each on any connection, several at a time on one: no session state (`set`, session locks).
+   * A SELECT that was lost with its connection is sent again.
+   */
   read: Query
   /**
    * Runs `fn` in a READ COMMITTED transaction and commits. On a serialization failure, a deadlock or a connection that broke
@@ -116,15 +121,6 @@ export async function tryLock(tx: Tx, name: string): Promise<boolean> {
   return rows[0]!.ok
 }
 
-/** The SQLSTATE or system code of a failure, looked for through its causes. */
-export function codeOf(error: unknown): string | undefined {
-  for (let at = error; at instanceof Error; at = at.cause) {
-    const { code } = at as { code?: unknown }
-    if (typeof code === 'string') return code
-  }
-  return undefined
-}
-
 /** Whether this is a violation of a unique constraint, of this one if named. */
 export function isDuplicate(error: unknown, constraint?: string): boolean {
   return codeOf(error) === '23505' && (constraint === undefined || (error as { constraint?: string }).constraint === constraint)
@@ -136,14 +132,6 @@ export function isReferenced(error: unknown, constraint?: string): boolean {
 }
 
 const CLASH = new Set(['40001', '40P01'])
-const LOST = new Set(['57P01', '57P02', '57P03', '53300', '0A000', 'ECONNRESET', 'ECONNREFUSED', 'ENOENT', 'EPIPE'])
-
-/** Whether running the transaction again may succeed. Only asked when COMMIT was not sent, or was answered with a clash. */
-function again(error: unknown): boolean {
-  const code = codeOf(error)
-  if (code !== undefined) return CLASH.has(code) || LOST.has(code) || code.startsWith('08')
-  return error instanceof Error && /Connection terminated|connection error and is not queryable/.test(error.message)
-}
 
 async function runTx<T>(kysely: Query, fn: (tx: Tx) => Promise<T>, options: TxOptions | undefined): Promise<T> {
   for (let run = 1; ; run++) {
@@ -165,7 +153,7 @@ async function runTx<T>(kysely: Query, fn: (tx: Tx) => Promise<T>, options: TxOp
       })
     } catch (error) {
       // A COMMIT whose answer was lost may have happened: only a clash says for sure that it did not.
-      const retriable = again(error) && (!committing || CLASH.has(codeOf(error) ?? ''))
+      const retriable = CLASH.has(codeOf(error) ?? '') || (!committing && (isLost(error) || isStale(error)))
       if (!retriable || run >= TX_RUNS) throw error
       await delay(Math.random() * Math.min(2 ** run * 4, 500))
       continue

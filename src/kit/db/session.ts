@@ -1,0 +1,96 @@
+/** One pg connection and what we know of it: its prepared statements, what is on its way, whether it is still good. */
+import pg from 'pg'
+import { unavailable } from '../fault.ts'
+
+/** A statement is prepared on a connection once it succeeded there this many times: lists with odd filters never are. */
+const PREPARE_AFTER = 2
+/** And at most so many a connection: each costs memory in the database. */
+const PREPARE_MAX = 256
+/** Long statements are mostly inserts of many rows: rarely the same twice, and their text is costly to look up. */
+const PREPARE_LENGTH = 8192
+/** What is counted before it is prepared. When the table is full, counting starts again. */
+const COUNTED_MAX = 2048
+
+/** SQLSTATEs by which the server ends or refuses a connection, and what the system says of its socket. */
+const LOST = new Set(['57P01', '57P02', '57P03', '53300', 'ECONNRESET', 'ECONNREFUSED', 'ENOENT', 'EPIPE'])
+/** A prepared plan does not fit its changed table; a prepared statement that is not there. */
+const STALE = new Set(['0A000', '26000'])
+
+/** The SQLSTATE or system code of a failure, looked for through its causes. */
+export function codeOf(error: unknown): string | undefined {
+  for (let at = error; at instanceof Error; at = at.cause) {
+    const { code } = at as { code?: unknown }
+    if (typeof code === 'string') return code
+  }
+  return undefined
+}
+
+/** Whether the connection was lost, or not had, rather than the statement refused. pg gives some of these errors no code. */
+export function isLost(error: unknown): boolean {
+  const code = codeOf(error)
+  if (code !== undefined) return LOST.has(code) || code.startsWith('08')
+  for (let at = error; at instanceof Error; at = at.cause) {
+    if (/Connection terminated|not queryable|timeout exceeded when trying to connect/.test(at.message)) return true
+  }
+  return false
+}
+
+/** Whether the statement failed only because this connection had prepared it for another shape of its table. */
+export function isStale(error: unknown): boolean {
+  return STALE.has(codeOf(error) ?? '')
+}
+
+/** What the caller sees of a failure: 503 when the database cannot be reached, else the database's own error with its statement. */
+export function explain(error: unknown, statement: string): unknown {
+  if (isLost(error)) return unavailable('The database cannot be reached.', { cause: error })
+  return error instanceof Error ? Object.assign(error, { statement }) : error
+}
+
+export class Session {
+  readonly client: pg.PoolClient
+  /** To be closed when it is released. */
+  broken = false
+  /** Queries that were sent and not answered. */
+  inFlight = 0
+  /** When it last made progress, by `performance.now()`; meaningful while something is in flight. */
+  progress = 0
+  #prepared = new Map<string, string>()
+  #counts = new Map<string, number>()
+
+  constructor(client: pg.PoolClient) {
+    this.client = client
+    // The pool listens only while a connection is idle. In use, the queries on it fail by themselves.
+    client.on('error', () => {
+      this.broken = true
+    })
+  }
+
+  /** Sends the statement behind those on their way. Rejects with pg's error. */
+  async send(text: string, values: readonly unknown[]): Promise<pg.QueryResult> {
+    if (this.inFlight++ === 0) this.progress = performance.now()
+    try {
+      const name = this.#prepared.get(text)
+      const result = await this.client.query({ name, text, values: values as unknown[] })
+      if (name === undefined) this.#count(text)
+      return result
+    } catch (error) {
+      if (isStale(error) || !(error instanceof pg.DatabaseError) || isLost(error)) this.broken = true
+      throw error
+    } finally {
+      this.inFlight--
+      this.progress = performance.now()
+    }
+  }
+
+  #count(text: string): void {
+    if (text.length > PREPARE_LENGTH || this.#prepared.size >= PREPARE_MAX) return
+    const count = (this.#counts.get(text) ?? 0) + 1
+    if (count < PREPARE_AFTER) {
+      if (this.#counts.size >= COUNTED_MAX) this.#counts.clear()
+      this.#counts.set(text, count)
+    } else if (!this.#prepared.has(text)) {
+      this.#counts.delete(text)
+      this.#prepared.set(text, `n${this.#prepared.size}`)
+    }
+  }
+}
