@@ -82,7 +82,7 @@ export const unavailable = kind('unavailable')
 
 /** A fault of this kind by name, for faults that crossed the agent link. Unknown kinds become `internal`. */
 export function faultOf(kindName: string, message: string, details?: FaultDetails): Fault {
-  return new Fault(kindName in STATUS ? (kindName as FaultKind) : 'internal', message, details)
+  return new Fault(Object.hasOwn(STATUS, kindName) ? (kindName as FaultKind) : 'internal', message, details)
 }
 
 /** The text of anything thrown, with its causes, for logs and reasons. */

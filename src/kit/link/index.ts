@@ -1,5 +1,12 @@
 /** The agent link's face: typed verbs between controllers and host agents. */
+export type { DialOptions, Way } from './agent.ts'
+export { dial } from './agent.ts'
+export { ago, type LinkCode, linkCode } from './faults.ts'
+export type { HostMemory, HostsOptions, OpenHosts } from './hosts.ts'
+export { hostsOpen } from './hosts.ts'
+export { memoryWay } from './memory.ts'
 export type { AgentLink, HostChange, Hosts, StreamedAnswer } from './types.ts'
 export { call, callStream, notify } from './types.ts'
 export type { Bytes, CallOptions, LinkLog, Notice, Served, Serving, Streamed, Verb } from './verb.ts'
 export { hear, notice, serve, streamed, verb } from './verb.ts'
+export type { Wire } from './wire.ts'
