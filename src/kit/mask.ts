@@ -49,9 +49,12 @@ const SECRET_KEYS = new Set([
   'codeverifier',
   'devicecode',
   'samlresponse',
+  'authkey',
+  'configdrive',
+  'oauthverifier',
 ])
 /** … or that end so: `original_password`, `client_secret`, `oauth_token_secret`, `ipmi_password`. */
-const SECRET_ENDING = /(password|passwd|adminpass|secret|passphrase|privatekey|authtoken|sharedkey)$/
+const SECRET_ENDING = /(password|passwd|adminpass|secret|passphrase|privatekey|authtoken|agenttoken|secrettoken|sharedkey)$/
 
 const IN_TEXT =
   /gAAAA[A-Za-z0-9_-]{40,}={0,2}|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)|eyJ[\w-]{8,}\.eyJ[\w-]+\.[\w-]+/g
@@ -103,67 +106,80 @@ function masked(value: unknown): unknown {
 
 /**
  * A deep copy of JSON-like data with the secrets masked by key and by looks. What a value that is no secret holds stays as it is.
- * Errors become `{ type, message, stack, cause, … }`; Dates and others with `toJSON` what that gives. Cycles and what is nested
- * deeper than 12 levels become a note.
+ * Errors become `{ type, message, stack, cause, … }`; Dates and others with `toJSON` what that gives. What is nested deeper than
+ * `levels` (cycles are) becomes a note.
  */
-export function maskSecrets(value: unknown, depth = 0): unknown {
+export function maskSecrets(value: unknown, levels = 12): unknown {
   if (typeof value === 'string') return maskText(value)
   if (typeof value === 'bigint') return String(value)
   if (typeof value !== 'object' || value === null) return value
-  if (depth > 12) return '[deep]'
-  if (value instanceof Error) return maskError(value, depth)
+  if (levels < 0) return '[deep]'
+  if (value instanceof Error) return maskError(value, levels)
   if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`
-  if (Array.isArray(value)) return value.map(item => maskSecrets(item, depth + 1))
-  if ('toJSON' in value && typeof value.toJSON === 'function') return maskSecrets(value.toJSON(), depth + 1)
+  if (Array.isArray(value)) return value.map(item => maskSecrets(item, levels - 1))
+  if ('toJSON' in value && typeof value.toJSON === 'function') return maskSecrets(value.toJSON(), levels - 1)
   const out: Record<string, unknown> = {}
-  for (const [key, item] of Object.entries(value)) out[key] = maskMember(key, item, depth)
+  for (const [key, item] of Object.entries(value)) {
+    // Assigning would call the setter of __proto__, and lose the key.
+    if (key === '__proto__') Object.defineProperty(out, key, { value: maskMember(key, item, levels), enumerable: true })
+    else out[key] = maskMember(key, item, levels)
+  }
   return out
 }
 
-function maskMember(key: string, item: unknown, depth: number): unknown {
+function maskMember(key: string, item: unknown, levels: number): unknown {
   if (key === 'blob' && typeof item === 'string') return maskBlob(item)
   if (!isSecretKey(key) || (typeof item === 'object' && item !== null && !Array.isArray(item)))
-    return maskSecrets(item, depth + 1)
-  if (key.toLowerCase().replaceAll('_', '') === 'userdata') return typeof item === 'string' && item ? USER_DATA : item
-  return Array.isArray(item) ? item.map(masked) : masked(item)
+    return maskSecrets(item, levels - 1)
+  if (/^(user_?data|config_?drive)$/i.test(key)) return typeof item === 'string' && item ? BASE64_MASK : item
+  return Array.isArray(item)
+    ? item.map(one => (typeof one === 'object' ? maskSecrets(one, levels - 1) : masked(one)))
+    : masked(item)
 }
-/** Base64 of asterisks: user data is checked to be base64 by the API's schema. */
-const USER_DATA = Buffer.from(MASK).toString('base64')
+/** User data and config drives are checked to be base64 by the API's schema. */
+const BASE64_MASK = Buffer.from(MASK).toString('base64')
 
 /** A credential's blob: JSON in a string with an open `access` and a `secret`, or simply a secret. */
 function maskBlob(text: string): string {
-  try {
-    const value: unknown = JSON.parse(text)
-    if (typeof value === 'object' && value !== null) return JSON.stringify(maskSecrets(value))
-  } catch {
-    // Not JSON: a TOTP seed, a certificate. All of it is the secret.
-  }
+  const value = parsed(text)
+  if (typeof value === 'object' && value !== null) return JSON.stringify(maskSecrets(value))
   return text === '' ? text : MASK
 }
 
-function maskError(error: Error, depth: number): Record<string, unknown> {
+function maskError(error: Error, levels: number): Record<string, unknown> {
   const own = Object.fromEntries(Object.entries(error).filter(([key]) => key !== 'cause'))
   return {
     type: error.name,
     message: maskText(error.message),
     stack: maskText(error.stack ?? ''),
-    ...(error.cause === undefined ? {} : { cause: maskSecrets(error.cause, depth + 1) }),
-    ...(maskSecrets(own, depth + 1) as Record<string, unknown>),
+    ...(error.cause === undefined ? {} : { cause: maskSecrets(error.cause, levels - 1) }),
+    ...(maskSecrets(own, levels - 1) as Record<string, unknown>),
   }
 }
 
-/** A request or response body as text: masked as JSON where it is JSON, as a form where it is one, else by looks. */
+/**
+ * A request or response body as text: masked as JSON where it is JSON, as a form where it is one, else by looks. A body without
+ * secrets comes back byte for byte; so does one that is broken JSON, but for what looks like a secret in it.
+ */
 export function maskBody(text: string, contentType = ''): string {
   if (/x-www-form-urlencoded/i.test(contentType)) return maskForm(text)
-  const start = text.trimStart()[0]
-  if (start === '{' || start === '[') {
-    try {
-      return JSON.stringify(maskSecrets(JSON.parse(text)))
-    } catch {
-      // Not JSON after all (a broken body that the server refused): masked by looks below, so that it stays as broken as it was.
-    }
+  const value = /^\s*[{[]/.test(text) ? parsed(text) : undefined
+  if (value === undefined) return maskText(text)
+  const clean = JSON.stringify(maskSecrets(value, BODY_LEVELS))
+  return clean === JSON.stringify(value) ? text : clean
+}
+/** Deeper than any API's bodies, and shallow enough for the stack. */
+const BODY_LEVELS = 200
+
+/** The JSON value of a text; undefined when it is none, or one nested so deep that it could not be written again. */
+function parsed(text: string): unknown {
+  try {
+    const value: unknown = JSON.parse(text)
+    JSON.stringify(value)
+    return value
+  } catch {
+    return undefined
   }
-  return maskText(text)
 }
 
 function maskForm(text: string): string {
