@@ -64,9 +64,11 @@ export class RunError extends Error {
     this.name = 'RunError'
     this.argv = facts.argv
     this.code = facts.code
+    this.reason = facts.reason
     this.stdout = facts.stdout
     this.stderr = facts.stderr
-    this.reason = facts.reason
+    // The message has their gist: whoever prints the error should not print them whole.
+    for (const name of ['stdout', 'stderr']) Object.defineProperty(this, name, { enumerable: false })
   }
 }
 
@@ -94,6 +96,19 @@ export function placed(argv: readonly string[], { netns, uid, gid }: RunPlace): 
   const path = netns.startsWith('/') ? netns : `/run/netns/${netns}`
   const user = uid === undefined ? [] : [`--setuid=${uid}`, `--setgid=${gid ?? uid}`]
   return ['nsenter', `--net=${path}`, ...user, '--', ...argv]
+}
+
+/** A tool's words, short enough for a message: long lines and long texts lose their middle. */
+function saying(text: string): string {
+  const cut = (part: string, most: number) =>
+    part.length > most ? `${part.slice(0, most / 2)} … ${part.slice(-most / 2)}` : part
+  return cut(
+    text
+      .split('\n')
+      .map(line => cut(line, 400))
+      .join('\n'),
+    4000,
+  )
 }
 
 function spawnPlaced(argv: readonly string[], place: RunPlace, stdin: 'pipe' | 'ignore'): ChildProcess {
@@ -143,7 +158,7 @@ export function run(argv: readonly string[], options: RunOptions = {}): Promise<
       const stdout = Buffer.concat(out).toString()
       const stderr = Buffer.concat(err).toString()
       const where = place.netns === undefined ? '' : ` in namespace ${place.netns}`
-      const said = (stderr.trim() || stdout.trim()).slice(-8192)
+      const said = saying(stderr.trim() || stdout.trim())
       const error =
         failed &&
         new RunError(

@@ -52,11 +52,9 @@ export function parseConnections(output: string): Connection[] {
   return found
 }
 
-/** All connections of a zone. */
-export async function connectionList(place: RunPlace, zone: number): Promise<Connection[]> {
-  const both = await Promise.all(
-    ['ipv4', 'ipv6'].map(family => run(['conntrack', '-L', '-w', String(zone), '-f', family, '-o', 'extended'], place)),
-  )
+/** All connections that a namespace tracks. */
+export async function connectionListAll(place: RunPlace): Promise<Connection[]> {
+  const both = await Promise.all(['ipv4', 'ipv6'].map(family => run(['conntrack', '-L', '-f', family, '-o', 'extended'], place)))
   return both.flatMap(({ stdout }) => parseConnections(stdout))
 }
 

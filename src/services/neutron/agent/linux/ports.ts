@@ -1,0 +1,89 @@
+// Guests' taps: found by name, plugged into their network's bridge when its filters are in force, unplugged when nobody wants them here.
+import { batch, type Line, type Link } from '#host/net/ip.ts'
+import type { DesiredPort, NetDesired } from '../desired.ts'
+import { TAP, tapName } from '../names.ts'
+import { bridgeOf, isOurBridge } from './bridges.ts'
+import type { NetConfig } from './config.ts'
+
+export type PortStatus = 'ACTIVE' | 'BUILD' | 'DOWN'
+
+/** Whether a port's link is a guest's, made by whoever runs the guest. The other kinds are legs, made by us. */
+export const isGuest = (port: DesiredPort): boolean => !port.deviceOwner.startsWith('network:')
+
+/** Unplugs the taps that are in a bridge of ours and are not wanted there. Before filters change: what is plugged is filtered. */
+export async function tapsUnplug(desired: NetDesired, config: NetConfig, links: ReadonlyMap<string, Link>): Promise<void> {
+  const wanted = new Set(desired.ports.filter(port => !isGuest(port) || port.adminStateUp).map(port => tapName(port.id)))
+  const lines = [...links.values()]
+    .filter(link => TAP.test(link.name) && link.kind === 'tun' && link.master !== null && isOurBridge(link.master, config))
+    .filter(link => !wanted.has(link.name))
+    .flatMap(link => [
+      ['link', 'set', link.name, 'nomaster'],
+      ['link', 'set', link.name, 'down'],
+    ])
+  await batch(config.place ?? {}, lines)
+}
+
+/**
+ * Plugs the taps of these ports that are there and not plugged yet.
+ * Gives each port's status, and the words of what failed.
+ */
+export async function tapsPlug(
+  ports: readonly DesiredPort[],
+  desired: NetDesired,
+  config: NetConfig,
+  links: ReadonlyMap<string, Link>,
+): Promise<{ statuses: Map<string, PortStatus>; errors: Map<string, string> }> {
+  const networks = new Map(desired.networks.map(network => [network.id, network]))
+  const statuses = new Map<string, PortStatus>()
+  const errors = new Map<string, string>()
+  const work: { port: DesiredPort; lines: Line[] }[] = []
+  for (const port of ports) {
+    const name = tapName(port.id)
+    const link = links.get(name)
+    const network = networks.get(port.networkId)
+    statuses.set(port.id, 'DOWN')
+    if (!port.adminStateUp) continue
+    if (!network) {
+      errors.set(port.id, `network ${port.networkId} is not in the desired state`)
+      continue
+    }
+    statuses.set(port.id, link ? 'ACTIVE' : 'BUILD')
+    if (!link) continue
+    try {
+      const lines = plugLines(link, bridgeOf(network, config), network.mtu)
+      if (lines.length > 0) work.push({ port, lines })
+    } catch (error) {
+      statuses.set(port.id, 'DOWN')
+      errors.set(port.id, (error as Error).message)
+    }
+  }
+  const place = config.place ?? {}
+  try {
+    await batch(
+      place,
+      work.flatMap(item => item.lines),
+    )
+  } catch {
+    // One line failed and the batch stopped there: each port by itself, so that the others work and the one says why.
+    for (const { port, lines } of work) {
+      await batch(place, lines).catch((error: Error) => {
+        statuses.set(port.id, 'DOWN')
+        errors.set(port.id, error.message)
+      })
+    }
+  }
+  return { statuses, errors }
+}
+
+function plugLines(link: Link, bridge: string, mtu: number): Line[] {
+  return [
+    ...(link.mtu === mtu ? [] : [['link', 'set', link.name, 'mtu', mtu]]),
+    ...(link.master === bridge
+      ? []
+      : [
+          ['link', 'set', link.name, 'addrgenmode', 'none'],
+          ['link', 'set', link.name, 'master', bridge],
+        ]),
+    ...(link.up ? [] : [['link', 'set', link.name, 'up']]),
+  ]
+}
