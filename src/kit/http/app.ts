@@ -32,6 +32,7 @@ export interface Exchange {
   req: IncomingMessage
   res: ServerResponse
   requestBody?: Buffer
+  responseHeaders?: Record<string, string | number | string[]>
   responseBody?: Buffer
 }
 
@@ -162,7 +163,9 @@ export function app(options: AppOptions): App {
 
     async function send(result: unknown, reply: Reply, success: number, version: number): Promise<void> {
       const headers = Object.assign(standing(version), reply.headers)
+      exchange.responseHeaders = headers
       const status = reply.status ?? success
+      if (keepBodies && isBytes(result) && typeof result.bytes === 'string') exchange.responseBody = Buffer.from(result.bytes)
       if (isBytes(result)) return sendBytes(res, status, headers, result)
       if (result === undefined || status === 204 || status === 304) {
         if (status !== 204 && status !== 304) headers['Content-Length'] = 0
@@ -187,6 +190,7 @@ export function app(options: AppOptions): App {
       const body = typeof shown.body === 'string' ? shown.body : JSON.stringify(shown.body)
       const json = Buffer.from(body)
       const headers = standing(version)
+      exchange.responseHeaders = headers
       Object.assign(headers, { 'Content-Type': 'application/json' }, shown.headers, fault.details.headers)
       headers['Content-Length'] = json.length
       if (fault.status === 401) headers['WWW-Authenticate'] ??= `Keystone uri="${originOf(req)}/identity"`

@@ -3,7 +3,15 @@ import { mkdtempSync, readFileSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { HAR_BODY_LIMIT, type HarExchange, harEntry, harRecorder } from './har.ts'
+import type { Who } from '../context.ts'
+import { silentLog } from '../log.ts'
+import { openMetrics } from '../metrics.ts'
+import { enforcer } from '../policy/index.ts'
+import type { Env, Service } from '../service.ts'
+import { HAR_BODY_LIMIT, type HarExchange, harEntry, harOf, harRecorder } from './har.ts'
+import { route } from './route.ts'
+import { Object as ObjectSchema, String as StringSchema } from './schema.ts'
+import { listen, server } from './server.ts'
 
 interface Entry {
   startedDateTime: string
@@ -161,4 +169,82 @@ test('a file that cannot be opened or written is told', async () => {
   recorder.record(plain)
   await assert.rejects(recorder.close(), { code: 'ENOSPC' })
   assert.equal(told.length, 1)
+})
+
+test('what a service answers is recorded whole and counted', async () => {
+  const file = join(mkdtempSync(join(tmpdir(), 'policy-har-')), 'r.jsonl')
+  const recorder = harRecorder(file)
+  const metrics = openMetrics(silentLog)
+  const policies = [{ name: 'x:make', check: 'role:member', description: 'Make.' }]
+  const service: Service = {
+    name: 'x',
+    type: 'x',
+    prefix: '/x',
+    mounts: ['/v1'],
+    policies,
+    migrations: [],
+    wire: { fault: fault => ({ body: { error: { code: fault.status, message: fault.message } } }) },
+    routes: [
+      route({
+        method: 'POST',
+        path: '/things/:id',
+        success: 201,
+        policy: 'x:make',
+        body: ObjectSchema({ password: StringSchema() }),
+        handle: ({ body, params, reply }) => {
+          reply.headers['X-Subject-Token'] = FERNET
+          return { id: params.id, adminPass: (body as { password: string }).password }
+        },
+      }),
+    ],
+  }
+  const who = (roles: string[]): Who => ({
+    userId: 'u',
+    userDomainId: 'd',
+    projectId: 'p',
+    projectDomainId: 'd',
+    domainId: null,
+    systemScope: false,
+    roles,
+  })
+  const policy = enforcer([{ name: 'x', rules: policies }])
+  const listening = await listen(
+    server({
+      env: { log: silentLog } as Env,
+      services: [service],
+      identify: token => who([token]),
+      policyOf: policy.of,
+      keepBodies: true,
+      onAnswer: x => {
+        metrics.request(x.service, x.method, x.route, x.status, x.ms)
+        recorder.record(harOf(x))
+      },
+    }),
+    { host: '127.0.0.1', port: 0 },
+  )
+  const post = (token: string) =>
+    fetch(`${listening.url}/x/v1/things/7?a=b`, {
+      method: 'POST',
+      headers: { 'X-Auth-Token': token, 'Content-Type': 'application/json' },
+      body: JSON.stringify({ password: 'geheim' }),
+    })
+  const statuses = [await post('member'), await post('reader')].map(r => r.status)
+  await listening.close(0)
+  await recorder.close()
+  assert.deepEqual(statuses, [201, 403])
+  const text = readFileSync(file, 'utf8')
+  assert.doesNotMatch(text, /geheim|gAAAA/)
+  const [made, refused] = text
+    .trimEnd()
+    .split('\n')
+    .map(line => JSON.parse(line) as Entry)
+  assert.equal(made!.request.url, `${listening.url}/x/v1/things/7?a=b`)
+  assert.deepEqual(JSON.parse(made!.request.postData!.text), { password: '********' })
+  assert.deepEqual(JSON.parse(made!.response.content.text!), { id: '7', adminPass: '********' })
+  assert.ok(made!.response.headers.some(h => h.name === 'X-Subject-Token' && h.value === '********'))
+  assert.ok(made!.response.headers.some(h => h.name === 'x-openstack-request-id' && h.value.startsWith('req-')))
+  assert.deepEqual(JSON.parse(refused!.response.content.text!), {
+    error: { code: 403, message: "Policy doesn't allow x:make to be performed." },
+  })
+  assert.match(await metrics.text(), /nubo_http_requests_total\{service="x",method="POST",route="\/things\/:id",status="403"\} 1/)
 })

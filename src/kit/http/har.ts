@@ -7,6 +7,7 @@
 import { isUtf8 } from 'node:buffer'
 import { createWriteStream, openSync } from 'node:fs'
 import { isSecretHeader, MASK, maskBody, maskUrl } from '../mask.ts'
+import { type Exchange, originOf } from './app.ts'
 
 type Headers = Readonly<Record<string, string | number | readonly string[] | undefined>>
 
@@ -61,6 +62,23 @@ export function harRecorder(file: string, failed: (error: Error) => void = () =>
       await new Promise<void>(done => (stream.closed ? done() : stream.once('close', done).end()))
       if (broken) throw broken
     },
+  }
+}
+
+/** What to record of an exchange that a service's API has just answered: `onAnswer: x => recorder.record(harOf(x))`. */
+export function harOf(x: Exchange): HarExchange {
+  return {
+    startedAt: Date.now() - x.ms,
+    ms: x.ms,
+    method: x.method,
+    url: originOf(x.req) + x.req.url!,
+    httpVersion: x.req.httpVersion,
+    requestHeaders: x.req.headers,
+    requestBody: x.requestBody,
+    status: x.status,
+    statusText: x.res.statusMessage,
+    responseHeaders: x.responseHeaders ?? {},
+    responseBody: x.method === 'HEAD' ? undefined : x.responseBody,
   }
 }
 
