@@ -14,14 +14,14 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { CompiledQuery, DatabaseConnection, Dialect, Driver, QueryResult, TransactionSettings } from 'kysely'
 import { PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler } from 'kysely'
 import type pg from 'pg'
-import { explain, isLost, isStale, Session } from './session.ts'
+import { explain, isLost, isStale, lostPause, Session } from './session.ts'
 
 /** Queries on one shared connection, before another is taken. */
 const DEPTH = 8
 /** A shared connection that made no progress for so many ms is busy with something slow. */
 const SLOW_MS = 5
-/** Pauses before a lost SELECT is sent again: a crashed server is back in about 0.3 s. */
-const RETRY_MS = [20, 60, 150, 400, 1000]
+/** A statement whose plan is stale on one connection may meet other connections where it is so too. */
+const STALE_MAX = 10
 
 /** The pool's connections: some lent to transactions, some shared by everything else. */
 class Lanes {
@@ -111,17 +111,18 @@ class Connection implements DatabaseConnection {
   }
 
   async #run(query: CompiledQuery): Promise<pg.QueryResult> {
-    for (let attempt = 0; ; attempt++) {
+    const since = performance.now()
+    for (let attempt = 1; ; attempt++) {
       try {
         return await (this.session
           ? this.session.send(query.sql, query.parameters)
           : this.lanes.share(query.sql, query.parameters))
       } catch (error) {
         // In a transaction that has failed by now: it runs again as a whole.
-        const pause = RETRY_MS[attempt]
-        if (!this.session && pause !== undefined) {
-          if (isStale(error)) continue
-          if (isLost(error) && isSelect(query)) {
+        if (!this.session) {
+          if (isStale(error) && attempt < STALE_MAX) continue
+          const pause = isLost(error) && isSelect(query) ? lostPause(attempt, since) : undefined
+          if (pause !== undefined) {
             await delay(pause)
             continue
           }
@@ -168,7 +169,10 @@ class PoolDriver implements Driver {
   }
 
   async commitTransaction(connection: DatabaseConnection): Promise<void> {
-    const { command } = await (connection as Connection).session!.send('commit', [])
+    const { session } = connection as Connection
+    const { command } = await session!.send('commit', []).catch(error => {
+      throw explain(error, 'commit')
+    })
     // COMMIT of a transaction in which a statement failed (and the failure was caught) is answered with ROLLBACK.
     if (command !== 'COMMIT') throw new Error('the transaction was rolled back: one of its statements had failed')
   }

@@ -13,7 +13,7 @@ import { Kysely, sql } from 'kysely'
 import pg from 'pg'
 import { dialect } from './driver.ts'
 import { listener } from './listen.ts'
-import { codeOf, isLost, isStale } from './session.ts'
+import { codeOf, isLost, isStale, lostPause } from './session.ts'
 import { types } from './types.ts'
 
 export type { Insertable, RawBuilder, Selectable, Updateable } from 'kysely'
@@ -38,9 +38,9 @@ export interface Db {
    */
   read: Query
   /**
-   * Runs `fn` in a READ COMMITTED transaction and commits. On a serialization failure, a deadlock or a connection that broke
-   * before COMMIT was sent, all of it runs again, a bounded number of times: `fn` must have no side effects but its queries;
-   * others go to `afterCommit`. `durable: false` lets COMMIT return before the disk has it (telemetry samples only).
+   * Runs `fn` in a READ COMMITTED transaction and commits. On a serialization failure or a deadlock, or when the connection
+   * breaks before COMMIT was sent (the server restarts), all of it runs again, within bounds: `fn` must have no side effects but
+   * its queries; others go to `afterCommit`. `durable: false` lets COMMIT return before the disk has it (telemetry samples only).
    */
   tx<T>(fn: (tx: Tx) => Promise<T>, options?: TxOptions): Promise<T>
   /** Calls `fn` with the payload of each notification of the channel. See `listen.ts` for `Listening`. Returns how to stop. */
@@ -73,7 +73,7 @@ export interface OpenOptions {
   onError?: (error: Error) => void
 }
 
-/** Fewer than these many runs of a transaction in all; the pauses before them add up to about 2 s. */
+/** At most so many runs of a transaction that clashes; the pauses between them add up to about 1 s. */
 const TX_RUNS = 10
 
 interface Hooks {
@@ -133,7 +133,16 @@ export function isReferenced(error: unknown, constraint?: string): boolean {
 
 const CLASH = new Set(['40001', '40P01'])
 
+/** How long to wait, in ms, before the transaction runs again; undefined if it must not. */
+function pauseAfter(error: unknown, committing: boolean, run: number, since: number): number | undefined {
+  const clash = CLASH.has(codeOf(error) ?? '') || isStale(error)
+  if (clash) return run < TX_RUNS ? Math.random() * Math.min(2 ** run * 4, 500) : undefined
+  // A COMMIT whose answer was lost may have happened.
+  return !committing && isLost(error) ? lostPause(run, since) : undefined
+}
+
 async function runTx<T>(kysely: Query, fn: (tx: Tx) => Promise<T>, options: TxOptions | undefined): Promise<T> {
+  const since = performance.now()
   for (let run = 1; ; run++) {
     const mine: Hooks = { before: [], after: [] }
     let committing = false
@@ -152,10 +161,9 @@ async function runTx<T>(kysely: Query, fn: (tx: Tx) => Promise<T>, options: TxOp
         }
       })
     } catch (error) {
-      // A COMMIT whose answer was lost may have happened: only a clash says for sure that it did not.
-      const retriable = CLASH.has(codeOf(error) ?? '') || (!committing && (isLost(error) || isStale(error)))
-      if (!retriable || run >= TX_RUNS) throw error
-      await delay(Math.random() * Math.min(2 ** run * 4, 500))
+      const pause = pauseAfter(error, committing, run, since)
+      if (pause === undefined) throw error
+      await delay(pause)
       continue
     }
     for (const after of mine.after) after()

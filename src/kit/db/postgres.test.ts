@@ -5,16 +5,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { after, before, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import { Fault } from '../fault.ts'
 import { binaries, packageOf } from './binaries.ts'
 import type { Db } from './index.ts'
 import { open, sql } from './index.ts'
 import type { Postgres } from './postgres.ts'
-import { startPostgres } from './postgres.ts'
+import { keepPostgres, startPostgres } from './postgres.ts'
+import { scratch } from './test.ts'
 
 let folder = ''
 
 before(async () => {
-  folder = await fs.mkdtemp(join(tmpdir(), 'nubo-postgres-'))
+  folder = await fs.mkdtemp(join(await scratch(), 'nubo-postgres-'))
   await fs.chmod(folder, 0o755)
 })
 
@@ -86,6 +89,39 @@ test('kill -9 of the postmaster or of a backend loses no acknowledged row', asyn
     )
   }
   assert.ok(acknowledged.length > 200)
+})
+
+test('a kept PostgreSQL that is killed comes back, and no read and no unfinished transaction fails', async t => {
+  const reports: string[] = []
+  const postgres = await keepPostgres({ folder }, error => reports.push(error.message))
+  const db = open({ url: postgres.url, max: 6 })
+  const first = postgres.pid
+  let working = true
+  const failures: unknown[] = []
+  const loop = async (work: () => Promise<unknown>) => {
+    while (working) await work().catch(error => failures.push(error))
+  }
+  const read = () => sql`select count(*) from acknowledged`.execute(db.read)
+  const readInTx = () =>
+    db.tx(async tx => {
+      await sql`select count(*) from acknowledged`.execute(tx)
+      await sql`select pg_sleep(0.01)`.execute(tx)
+    })
+  const loops = [read, read, read, readInTx, readInTx].map(loop)
+  await read()
+  process.kill(first, 'SIGKILL')
+  while (postgres.pid === first) await delay(10)
+  await read()
+  working = false
+  await Promise.all(loops)
+  assert.deepEqual(reports, ['PostgreSQL ended; it is started again'])
+  // A COMMIT that was not answered is the one thing that cannot be tried again.
+  assert.ok(failures.length <= 2, String(failures))
+  for (const failure of failures) assert.equal(failure instanceof Fault && failure.kind, 'unavailable')
+  t.diagnostic(`${failures.length} commits without an answer`)
+  await db.close()
+  await postgres.stop()
+  assert.throws(() => process.kill(postgres.pid, 0), /ESRCH/)
 })
 
 test('a pid file that names another program does not keep it from starting', async t => {

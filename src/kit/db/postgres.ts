@@ -124,6 +124,15 @@ function alive(pid: number): boolean {
   }
 }
 
+/** Sends a signal to a process that may have ended meanwhile. */
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if (!missing(error)) throw error
+  }
+}
+
 /** The processes of the server of this data folder: PostgreSQL's all work in it. Those of other users cannot be seen, nor be ours. */
 async function processesIn(data: string): Promise<number[]> {
   const found: number[] = []
@@ -151,20 +160,21 @@ async function readPidFile(data: string): Promise<{ pid: number; status: string 
 /** Clears what a killed server left; the pid of the postmaster if one runs. */
 async function survey(data: string): Promise<number | undefined> {
   const file = await readPidFile(data)
-  const deadline = Date.now() + 5000
+  const started = Date.now()
   for (;;) {
     const running = await processesIn(data)
     if (file && running.includes(file.pid)) return file.pid
     if (running.length === 0) break
     // Orphans of a killed postmaster. Nothing tells of their end, as they are not our children.
-    if (Date.now() > deadline) for (const pid of running) process.kill(pid, 'SIGKILL')
+    if (Date.now() > started + 10_000) throw new Error(`processes of an earlier PostgreSQL do not end: ${running.join(', ')}`)
+    if (Date.now() > started + 5000) for (const pid of running) kill(pid, 'SIGKILL')
     await delay(10)
   }
   if (file && alive(file.pid)) await fs.rm(join(data, 'postmaster.pid'), { force: true })
   return undefined
 }
 
-/** Waits for `done` to answer, asking it again at each change in the folder; undefined when `end` settles or time is up. */
+/** Waits for `done` to answer, asking it again at each change in the folder (and now and then); undefined when `end` settles or time is up. */
 async function watched<T>(
   folder: string,
   end: Promise<unknown>,
@@ -178,9 +188,14 @@ async function watched<T>(
     over = true
     wake()
   }
-  const watcher = watch(folder, { signal: stop.signal }, () => wake())
-  watcher.on('error', finish)
+  try {
+    watch(folder, { signal: stop.signal }, () => wake()).on('error', () => {})
+  } catch (error) {
+    // A machine may be out of watches, or the folder gone: then the interval below is all there is.
+    if (!['ENOSPC', 'EMFILE', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+  }
   const timer = setTimeout(finish, ms)
+  const interval = setInterval(() => wake(), 100)
   void end.then(finish, finish)
   try {
     for (;;) {
@@ -193,6 +208,7 @@ async function watched<T>(
     }
   } finally {
     clearTimeout(timer)
+    clearInterval(interval)
     stop.abort()
   }
 }
@@ -288,6 +304,49 @@ async function prepare(options: PostgresOptions): Promise<Place> {
   }
 }
 
+/**
+ * `startPostgres`, and again whenever the postmaster ends without `stop()`: with growing pauses while that fails. `report` hears of
+ * each end and failure. The URL stays the same.
+ */
+export async function keepPostgres(options: PostgresOptions, report: (error: Error) => void): Promise<Postgres> {
+  let current: Postgres
+  let starting: Promise<void> | undefined
+  const over = new AbortController()
+  const onExit = (): void => {
+    options.onExit?.()
+    report(new Error('PostgreSQL ended; it is started again'))
+    starting = restart()
+  }
+  async function restart(): Promise<void> {
+    for (let pause = 100; !over.signal.aborted; pause = Math.min(pause * 2, 5000)) {
+      try {
+        current = await startPostgres({ ...options, onExit })
+        return
+      } catch (error) {
+        report(error as Error)
+        await delay(pause, undefined, { signal: over.signal }).catch(() => {})
+      }
+    }
+  }
+  current = await startPostgres({ ...options, onExit })
+  return {
+    url: current.url,
+    get pid() {
+      return current.pid
+    },
+    adopted: current.adopted,
+    detach() {
+      over.abort()
+      current.detach()
+    },
+    async stop() {
+      over.abort()
+      await starting
+      await current.stop()
+    },
+  }
+}
+
 /** The end of the log, for errors. */
 async function lastLines(log: string): Promise<string> {
   const text = await fs.readFile(log, 'utf8').catch(reason)
@@ -315,9 +374,9 @@ function endOf(pid: number, child: ChildProcess | undefined, signal: AbortSignal
 async function stopPostmaster(pid: number, data: string): Promise<void> {
   const deadline = Date.now() + STOP_MS
   // SIGINT is PostgreSQL's fast shutdown, SIGQUIT its immediate one (which leaves recovery to the next start).
-  if (alive(pid)) process.kill(pid, 'SIGINT')
+  kill(pid, 'SIGINT')
   const gone = await watched(data, new Promise(() => {}), STOP_MS, async () => ((await readPidFile(data)) ? undefined : true))
-  if (!gone && alive(pid)) process.kill(pid, 'SIGQUIT')
+  if (!gone) kill(pid, 'SIGQUIT')
   // The pid file goes just before the process does.
   while ((await processesIn(data)).length > 0 && Date.now() < deadline + STOP_MS) await delay(5)
 }
@@ -328,10 +387,10 @@ async function stopPostmaster(pid: number, data: string): Promise<void> {
  */
 export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
   const place = await prepare(options)
-  await initialise(place, options.volatile ?? false)
   const settings = { ...SETTINGS, ...(options.volatile && VOLATILE), ...options.settings }
   const stop = new AbortController()
   for (let attempt = 1; ; attempt++) {
+    await initialise(place, options.volatile ?? false)
     const running = await survey(place.data)
     const child = running === undefined ? await launch(place, settings) : undefined
     const pid = running ?? child!.pid!

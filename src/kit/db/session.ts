@@ -27,12 +27,26 @@ export function codeOf(error: unknown): string | undefined {
 
 /** Whether the connection was lost, or not had, rather than the statement refused. pg gives some of these errors no code. */
 export function isLost(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) if (isStarved(at)) return false
   const code = codeOf(error)
   if (code !== undefined) return LOST.has(code) || code.startsWith('08')
   for (let at = error; at instanceof Error; at = at.cause) {
-    if (/Connection terminated|not queryable|timeout exceeded when trying to connect/.test(at.message)) return true
+    if (/Connection terminated|not queryable/.test(at.message)) return true
   }
   return false
+}
+
+/** Whether the pool had no connection to give for too long: all are in use, or the database does not answer. Trying again adds to it. */
+const isStarved = (error: unknown): boolean =>
+  error instanceof Error && /timeout exceeded when trying to connect|due to connection timeout/.test(error.message)
+
+/** How long what was lost with its connection is tried again: a crashed server is back in about 0.3 s, an upgraded one in a few. */
+const LOST_MS = 5000
+
+/** The pause in ms before what was lost is tried again, growing to 0.25 s; undefined when it was first tried too long ago. */
+export function lostPause(attempt: number, since: number): number | undefined {
+  if (performance.now() - since > LOST_MS) return undefined
+  return Math.min(10 * 2 ** attempt, 250) * (0.5 + Math.random())
 }
 
 /** Whether the statement failed only because this connection had prepared it for another shape of its table. */
@@ -42,6 +56,7 @@ export function isStale(error: unknown): boolean {
 
 /** What the caller sees of a failure: 503 when the database cannot be reached, else the database's own error with its statement. */
 export function explain(error: unknown, statement: string): unknown {
+  if (isStarved(error)) return unavailable('The database is too busy.', { cause: error })
   if (isLost(error)) return unavailable('The database cannot be reached.', { cause: error })
   return error instanceof Error ? Object.assign(error, { statement }) : error
 }
