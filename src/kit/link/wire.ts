@@ -27,8 +27,10 @@ export interface WireEvents {
   close(reason: string): void
 }
 
-/** The longest text message, in bytes: arguments, results, a host's whole desired state. */
+/** The longest arguments or result as JSON, in bytes: a host's whole desired state. */
 export const MAX_FRAME = 8 * 1024 * 1024
+/** The longest message: the above and what the protocol adds. */
+export const MAX_MESSAGE = MAX_FRAME + 16 * 1024
 /** The longest chunk of a stream. */
 export const MAX_CHUNK = 256 * 1024
 
