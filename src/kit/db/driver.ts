@@ -3,8 +3,9 @@
  *
  * - connections are pipelined: a query is sent without waiting for the answer to the one before it. BEGIN travels together with the
  *   first query of its transaction;
- * - queries outside transactions share connections: those asked for at the same time travel and are answered together, at less
- *   than half the CPU of one connection each. A connection takes a few at a time, and none while its first is slow;
+ * - quick queries outside transactions share connections: those asked for at the same time travel and are answered together, at
+ *   less than half the CPU of one connection each. As they wait for each other, only statements that are known to be quick do, a
+ *   few at a time on a connection, and none on one where something takes long against expectation;
  * - statements seen often on a connection are prepared there, so that PostgreSQL parses and plans them once (`session.ts`).
  *
  * So session state (`set`, session locks, `listen`) has no place outside a transaction. A SELECT outside a transaction that was lost
@@ -14,12 +15,19 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { CompiledQuery, DatabaseConnection, Dialect, Driver, QueryResult, TransactionSettings } from 'kysely'
 import { PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler } from 'kysely'
 import type pg from 'pg'
+import type { Answer } from './session.ts'
 import { explain, isLost, isStale, lostPause, Session } from './session.ts'
 
 /** Queries on one shared connection, before another is taken. */
 const DEPTH = 8
 /** A shared connection that made no progress for so many ms is busy with something slow. */
-const SLOW_MS = 5
+const STUCK_MS = 5
+/** A statement that takes longer than this, in ms on average, has a connection for itself; so has one not seen before. */
+const QUICK_MS = 20
+/** How many statements' times are kept. When the table is full, all are new again. */
+const KNOWN_MAX = 4096
+/** The share of the last time in the average. */
+const WEIGHT = 0.3
 /** A statement whose plan is stale on one connection may meet other connections where it is so too. */
 const STALE_MAX = 10
 
@@ -32,7 +40,9 @@ class Lanes {
   #shared: Session[] = []
   /** Those that must be given back. */
   readonly #lent = new Set<Session>()
-  #opening: Promise<void> | undefined
+  #opening: Promise<Session> | undefined
+  /** The average time of each statement, in ms. */
+  readonly #times = new Map<string, number>()
 
   constructor(pool: pg.Pool) {
     this.#pool = pool
@@ -54,16 +64,34 @@ class Lanes {
     session.client.release(session.broken)
   }
 
-  /** Sends the statement on a shared connection. */
-  async share(text: string, values: readonly unknown[]): Promise<pg.QueryResult> {
+  /** Sends the statement: with others if it is quick, else on a connection for itself. */
+  async send(text: string, values: readonly unknown[]): Promise<pg.QueryResult> {
+    const time = this.#times.get(text)
+    const { result, ms } = await (time !== undefined && time < QUICK_MS ? this.#share(text, values) : this.#alone(text, values))
+    if (time === undefined && this.#times.size >= KNOWN_MAX) this.#times.clear()
+    this.#times.set(text, time === undefined ? ms : time + (ms - time) * WEIGHT)
+    return result
+  }
+
+  async #alone(text: string, values: readonly unknown[]): Promise<Answer> {
+    const session = await this.take()
+    try {
+      return await session.send(text, values)
+    } finally {
+      this.give(session)
+    }
+  }
+
+  async #share(text: string, values: readonly unknown[]): Promise<Answer> {
     let session = this.#pick()
     while (!session) {
       // Those who find none wait together for one more, so that they share it.
       this.#opening ??= this.#open().finally(() => {
         this.#opening = undefined
       })
-      await this.#opening
-      session = this.#pick()
+      const opened = await this.#opening
+      // The first of them uses it, in any case: one that nobody used would never be given back.
+      session = opened.inFlight < DEPTH ? opened : this.#pick()
     }
     try {
       return await session.send(text, values)
@@ -74,16 +102,17 @@ class Lanes {
     }
   }
 
-  async #open(): Promise<void> {
+  async #open(): Promise<Session> {
     const session = await this.take()
     this.#shared.push(session)
     this.#lent.add(session)
+    return session
   }
 
   /** The first connection with room; when no more may be opened, the one with the least to do. */
   #pick(): Session | undefined {
     const now = performance.now()
-    const free = this.#shared.find(s => s.inFlight < DEPTH && (s.inFlight === 0 || now - s.progress < SLOW_MS))
+    const free = this.#shared.find(s => s.inFlight < DEPTH && (s.inFlight === 0 || now - s.progress < STUCK_MS))
     if (free) return free
     const full = this.#pool.idleCount === 0 && this.#pool.totalCount >= this.#pool.options.max
     if (this.#shared.length === 0 || (this.#shared.length < this.#sharedMax && !full)) return undefined
@@ -114,9 +143,8 @@ class Connection implements DatabaseConnection {
     const since = performance.now()
     for (let attempt = 1; ; attempt++) {
       try {
-        return await (this.session
-          ? this.session.send(query.sql, query.parameters)
-          : this.lanes.share(query.sql, query.parameters))
+        if (!this.session) return await this.lanes.send(query.sql, query.parameters)
+        return (await this.session.send(query.sql, query.parameters)).result
       } catch (error) {
         // In a transaction that has failed by now: it runs again as a whole.
         if (!this.session) {
@@ -170,11 +198,11 @@ class PoolDriver implements Driver {
 
   async commitTransaction(connection: DatabaseConnection): Promise<void> {
     const { session } = connection as Connection
-    const { command } = await session!.send('commit', []).catch(error => {
+    const { result } = await session!.send('commit', []).catch(error => {
       throw explain(error, 'commit')
     })
     // COMMIT of a transaction in which a statement failed (and the failure was caught) is answered with ROLLBACK.
-    if (command !== 'COMMIT') throw new Error('the transaction was rolled back: one of its statements had failed')
+    if (result.command !== 'COMMIT') throw new Error('the transaction was rolled back: one of its statements had failed')
   }
 
   async rollbackTransaction(connection: DatabaseConnection): Promise<void> {

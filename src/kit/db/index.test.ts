@@ -136,6 +136,39 @@ test('prepared statements survive a change of their table', async t => {
   assert.deepEqual(await db.tx(tx => tx.selectFrom('dbtest.items').selectAll().execute()), [])
 })
 
+test('what is not supported fails at once', async t => {
+  const db = await testDb(t, [])
+  let runs = 0
+  const refused = db.tx(tx => {
+    runs++
+    return sql`select count(*) from pg_class for update`.execute(tx)
+  })
+  await assert.rejects(refused, error => codeOf(error) === '0A000')
+  assert.equal(runs, 1)
+})
+
+test('quick reads share connections, and a slow one does not hold them up', async t => {
+  const db = await testDb(t, [], { max: 4 })
+  const quick = (n: number) =>
+    sql<{ n: number; pid: number }>`select ${n}::int as n, pg_backend_pid() as pid`.execute(db.read).then(r => r.rows[0]!)
+  await quick(0)
+  const numbers = Array.from({ length: 50 }, (_, i) => i)
+  for (let round = 0; round < 3; round++) {
+    let slowIsDone = false
+    const slow = sql`select pg_sleep(0.3)`.execute(db.read).then(() => {
+      slowIsDone = true
+    })
+    const answers = await Promise.all(numbers.map(quick))
+    assert.equal(slowIsDone, false)
+    assert.deepEqual(
+      answers.map(a => a.n),
+      numbers,
+    )
+    assert.ok(new Set(answers.map(a => a.pid)).size <= 2, 'half of the connections at most are shared')
+    await slow
+  }
+})
+
 test('notifications arrive after commit only, and the listener comes back when its connection is killed', async t => {
   const db = await testDb(t, [])
   const heard: string[] = []

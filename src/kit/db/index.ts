@@ -69,7 +69,7 @@ export interface OpenOptions {
   name?: string
   /** Longest run of one statement in ms; 30 000 unless given. */
   statementTimeout?: number
-  /** Told of connections that broke while idle, and of a LISTEN connection that was lost. */
+  /** Told of connections that broke while idle, and of a lost LISTEN connection: for the log. Who is concerned hears of it anyway. */
   onError?: (error: Error) => void
 }
 

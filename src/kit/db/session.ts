@@ -13,9 +13,6 @@ const COUNTED_MAX = 2048
 
 /** SQLSTATEs by which the server ends or refuses a connection, and what the system says of its socket. */
 const LOST = new Set(['57P01', '57P02', '57P03', '53300', 'ECONNRESET', 'ECONNREFUSED', 'ENOENT', 'EPIPE'])
-/** A prepared plan does not fit its changed table; a prepared statement that is not there. */
-const STALE = new Set(['0A000', '26000'])
-
 /** The SQLSTATE or system code of a failure, looked for through its causes. */
 export function codeOf(error: unknown): string | undefined {
   for (let at = error; at instanceof Error; at = at.cause) {
@@ -49,9 +46,13 @@ export function lostPause(attempt: number, since: number): number | undefined {
   return Math.min(10 * 2 ** attempt, 250) * (0.5 + Math.random())
 }
 
-/** Whether the statement failed only because this connection had prepared it for another shape of its table. */
+/**
+ * Whether the statement failed only because this connection had prepared it for another shape of its table ("cached plan must not
+ * change result type", told by where it was raised, as 0A000 has other uses), or had not prepared it after all (26000).
+ */
 export function isStale(error: unknown): boolean {
-  return STALE.has(codeOf(error) ?? '')
+  const { code, routine } = error as { code?: unknown; routine?: unknown }
+  return code === '26000' || (code === '0A000' && routine === 'RevalidateCachedQuery')
 }
 
 /** What the caller sees of a failure: 503 when the database cannot be reached, else the database's own error with its statement. */
@@ -59,6 +60,12 @@ export function explain(error: unknown, statement: string): unknown {
   if (isStarved(error)) return unavailable('The database is too busy.', { cause: error })
   if (isLost(error)) return unavailable('The database cannot be reached.', { cause: error })
   return error instanceof Error ? Object.assign(error, { statement }) : error
+}
+
+export interface Answer {
+  result: pg.QueryResult
+  /** How long the server worked on it, without what was before it on this connection. */
+  ms: number
 }
 
 export class Session {
@@ -81,13 +88,14 @@ export class Session {
   }
 
   /** Sends the statement behind those on their way. Rejects with pg's error. */
-  async send(text: string, values: readonly unknown[]): Promise<pg.QueryResult> {
-    if (this.inFlight++ === 0) this.progress = performance.now()
+  async send(text: string, values: readonly unknown[]): Promise<Answer> {
+    const sent = performance.now()
+    if (this.inFlight++ === 0) this.progress = sent
     try {
       const name = this.#prepared.get(text)
       const result = await this.client.query({ name, text, values: values as unknown[] })
       if (name === undefined) this.#count(text)
-      return result
+      return { result, ms: performance.now() - Math.max(sent, this.progress) }
     } catch (error) {
       if (isStale(error) || !(error instanceof pg.DatabaseError) || isLost(error)) this.broken = true
       throw error
