@@ -45,6 +45,8 @@ export interface Db {
   tx<T>(fn: (tx: Tx) => Promise<T>, options?: TxOptions): Promise<T>
   /** Calls `fn` with the payload of each notification of the channel. See `listen.ts` for `Listening`. Returns how to stop. */
   listen(channel: string, fn: (payload: string) => void, listening?: Listening): Promise<() => void>
+  /** The pool now: connections, those of them that are idle, and who waits for one. */
+  stats(): { total: number; idle: number; waiting: number }
   /** Waits for running queries and closes every connection. */
   close(): Promise<void>
 }
@@ -98,6 +100,29 @@ export function afterCommit(tx: Tx, fn: () => void): void {
 /** Runs `fn` as the last thing inside the transaction, for writes that are gathered while it runs. */
 export function beforeCommit(tx: Tx, fn: (tx: Tx) => Promise<void>): void {
   hooksOf(tx).before.push(fn)
+}
+
+/**
+ * Runs `fn` so that its failure takes back only what it did, its hooks too, and the transaction can go on: by a savepoint. Rejects
+ * with the failure. A failure that makes the whole transaction run again (a deadlock, a lost connection) must be thrown on.
+ */
+export async function attempt<T>(tx: Tx, fn: () => Promise<T>): Promise<T> {
+  const { before, after } = hooksOf(tx)
+  const [befores, afters] = [before.length, after.length]
+  await sql`savepoint attempt`.execute(tx)
+  try {
+    const value = await fn()
+    await sql`release savepoint attempt`.execute(tx)
+    return value
+  } catch (error) {
+    if (!isLost(error)) {
+      await sql`rollback to savepoint attempt`.execute(tx)
+      await sql`release savepoint attempt`.execute(tx)
+    }
+    before.length = befores
+    after.length = afters
+    throw error
+  }
 }
 
 /** A jsonb parameter. Needed for arrays and bare scalars, which pg would write in other ways; good for all. */
@@ -193,6 +218,7 @@ export function open(options: OpenOptions): Db {
     read: kysely,
     tx: (fn, txOptions) => runTx(kysely, fn, txOptions),
     listen: ears.listen,
+    stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     async close() {
       await ears.close()
       await kysely.destroy()

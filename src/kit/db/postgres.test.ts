@@ -33,6 +33,14 @@ async function stored(db: Db): Promise<Set<number>> {
   return new Set(rows.map(row => row.n))
 }
 
+/** The memory of a postmaster and its children, shared pages counted once, in KiB. */
+async function atRest(pid: number): Promise<number> {
+  const children = (await fs.readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).split(' ').filter(Boolean)
+  assert.ok(children.length > 2)
+  const rollups = await Promise.all([pid, ...children].map(p => fs.readFile(`/proc/${p}/smaps_rollup`, 'utf8')))
+  return rollups.reduce((sum, text) => sum + Number(/^Pss:\s+(\d+)/m.exec(text)![1]), 0)
+}
+
 test('a running postmaster is adopted, its end is told, and starting twice at once gives one', async t => {
   const [one, two] = await Promise.all([startPostgres({ folder }), startPostgres({ folder })])
   assert.equal(one.pid, two.pid)
@@ -40,6 +48,9 @@ test('a running postmaster is adopted, its end is told, and starting twice at on
   const ended = Promise.withResolvers<void>()
   const three = await startPostgres({ folder, onExit: ended.resolve })
   assert.equal(three.adopted, true)
+  const memory = await atRest(three.pid)
+  t.diagnostic(`${Math.round(memory / 1024)} MiB at rest`)
+  assert.ok(memory < 60 * 1024, `${memory} KiB`)
   process.kill(three.pid, 'SIGKILL')
   await ended.promise
   const before = performance.now()

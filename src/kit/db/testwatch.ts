@@ -13,7 +13,7 @@ const socket = join(folder, 'run', '.s.PGSQL.5432')
 const data = join(folder, 'data')
 const pidFile = join(data, 'postmaster.pid')
 const CHECK_MS = 5000
-const IDLE_CHECKS = 12
+const IDLE_CHECKS = 36
 
 const running = (): boolean => existsSync(pidFile) && readFileSync(pidFile, 'utf8').startsWith(`${pid}\n`)
 
