@@ -7,10 +7,13 @@ import type { HostChange, Hosts, StreamedAnswer } from './types.ts'
 import type { CallOptions, LinkLog, Served, Verb } from './verb.ts'
 import type { Wire } from './wire.ts'
 
+/** A host of this very process came, one came that proved itself, one left. */
+export type Change = 'own' | 'proven' | 'left'
+
 /** Where hosts are remembered; `registry.ts` in PostgreSQL. */
 export interface HostMemory {
   /** The host connected to, or left, this controller. Must not throw: it is written soon, not now. */
-  changed(host: string, connected: boolean): void
+  changed(host: string, change: Change): void
   /** When the host was last seen by any controller, or null. */
   lastSeen(host: string): Promise<Date | null>
 }
@@ -28,6 +31,8 @@ export interface HostsOptions {
 export interface OpenHosts extends Hosts {
   /** Tells all agents, now and when they connect, under which addresses controllers are found. */
   announce(addresses: readonly string[]): void
+  /** Cuts a host's link, if there is one. */
+  drop(host: string, why: string): void
 }
 
 /** How long the far end of a new link may take to say that it wants it. */
@@ -60,13 +65,13 @@ export function hostsOpen(options: HostsOptions): OpenHosts {
     }
   }
 
-  const install = (host: string, peer: Peer, wire: string): void => {
+  const install = (host: string, peer: Peer, wire: Wire): void => {
     const older = links.get(host)
     links.set(host, peer)
     older?.close('the host connected again')
-    log.info({ host, wire }, 'host connected')
+    log.info({ host, wire: wire.name }, 'host connected')
     if (older) return
-    memory?.changed(host, true)
+    memory?.changed(host, wire.remote ? 'proven' : 'own')
     tell({ host, change: 'connect' })
   }
 
@@ -75,7 +80,7 @@ export function hostsOpen(options: HostsOptions): OpenHosts {
     links.delete(host)
     left.set(host, new Date())
     log.info({ host, reason: why }, 'host disconnected')
-    memory?.changed(host, false)
+    memory?.changed(host, 'left')
     tell({ host, change: 'disconnect', reason: why })
   }
 
@@ -95,7 +100,7 @@ export function hostsOpen(options: HostsOptions): OpenHosts {
       onOwn: name => {
         if (name !== 'link.ready' || !pending.has(peer)) return
         settled()
-        install(host, peer, wire.name)
+        install(host, peer, wire)
       },
       onClose: why => {
         settled()
@@ -184,6 +189,7 @@ export function hostsOpen(options: HostsOptions): OpenHosts {
       addresses = [...list]
       for (const peer of links.values()) peer.notify('link.controllers', addresses)
     },
+    drop: (host, why) => links.get(host)?.close(why),
     async close() {
       closed = true
       for (const peer of [...links.values(), ...pending]) peer.close('the controller is stopping')
