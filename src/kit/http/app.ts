@@ -131,13 +131,13 @@ export function app(options: AppOptions): App {
         path + search,
       )
       if (checks.query || search) call.query = parseQuery(searchParams, checks.query, version)
+      call.body = body // not checked yet: for targets of policy that are named in it
       if (route.target) call.target = await route.target(call)
       if (route.policy !== null) {
         const target = route.policyTarget?.(call) ?? (call.target as Record<string, unknown> | undefined)
         ctx.must(route.policy, target ?? { project_id: ctx.projectId, user_id: ctx.userId })
       }
       if (checks.body) checks.body(body ?? missing(), version)
-      call.body = body
       const result = await route.handle(call)
       await send(result, reply, route.success ?? 200, version)
     }

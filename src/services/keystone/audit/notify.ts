@@ -1,0 +1,51 @@
+import { randomUUID } from 'node:crypto'
+import { emit, event } from '#kit/events.ts'
+import { Fault } from '#kit/fault.ts'
+import type { Call } from '#kit/http/route.ts'
+import type { Env } from '#kit/service.ts'
+import { identityOf } from '../identity.ts'
+
+/** A notification for those who audit, in the form of a CADF event (DMTF DSP0262). */
+export const audited = event<{ event_type: string; payload: Record<string, unknown> }>('keystone.audit')
+
+interface Happened {
+  action: string
+  outcome: 'success' | 'failure' | 'pending'
+  userId?: string
+  user?: { user?: { id?: string; name?: string } }
+  error?: unknown
+}
+
+/** Writes a CADF event of an authentication, unless its kind is opted out. */
+export async function audit(env: Env, call: Call, happened: Happened): Promise<void> {
+  const { settings } = identityOf(env)
+  const pending = happened.error instanceof Fault && happened.error.details.type === 'receipt'
+  const outcome = pending ? 'pending' : happened.outcome
+  const type = `identity.${happened.action}`
+  if (settings.notification_opt_out.includes(`${type}.${outcome}`) || settings.notification_opt_out.includes(type)) return
+  const payload = {
+    typeURI: 'http://schemas.dmtf.org/cloud/audit/1.0/event',
+    eventType: 'activity',
+    id: randomUUID(),
+    eventTime: new Date().toISOString(),
+    action: happened.action,
+    outcome,
+    initiator: {
+      typeURI: 'service/security/account/user',
+      id: happened.userId ?? happened.user?.user?.id ?? randomUUID(),
+      user_id: happened.userId ?? happened.user?.user?.id,
+      username: happened.user?.user?.name,
+      request_id: call.ctx.requestId,
+      host: {
+        address:
+          call.stream instanceof Object && 'socket' in call.stream
+            ? String((call.stream as { socket?: { remoteAddress?: string } }).socket?.remoteAddress ?? '')
+            : '',
+        agent: String(call.headers['user-agent'] ?? ''),
+      },
+    },
+    target: { id: randomUUID(), typeURI: 'service/security/account/user' },
+    observer: { id: 'keystone', typeURI: 'service/security' },
+  }
+  await env.db.tx(tx => emit(tx, audited, { event_type: type, payload }))
+}

@@ -1,0 +1,57 @@
+import type { Route } from '#kit/http/route.ts'
+import type { Service } from '#kit/service.ts'
+import { grantRoutes } from './assignments/grants.ts'
+import { assignmentRoutes } from './assignments/list.route.ts'
+import { scopeRoutes } from './auth/scopes.routes.ts'
+import { domainRoutes } from './domains/domains.ts'
+import { endpointRoutes } from './endpoints/endpoints.ts'
+import { groupRoutes } from './groups/groups.ts'
+import { healthRoute } from './health.route.ts'
+import { identityOf } from './identity.ts'
+import { base } from './migrations/0001_base.ts'
+import { policies } from './policy.ts'
+import { projectRoutes } from './projects/projects.ts'
+import { regionRoutes } from './regions/regions.ts'
+import { impliedRoutes } from './roles/implied.ts'
+import { roleRoutes } from './roles/roles.ts'
+import { serviceRoutes } from './services/services.ts'
+import { keystoneSettings } from './settings.ts'
+import './tables.ts'
+import { sweep } from './tasks.ts'
+import { tokenRoutes } from './tokens/tokens.routes.ts'
+import { userRoutes } from './users/users.ts'
+import { versionRoutes } from './versions.ts'
+import { wire } from './wire.ts'
+
+const routes: Route[] = [
+  ...versionRoutes(() => routes),
+  healthRoute,
+  ...tokenRoutes,
+  ...scopeRoutes,
+  ...domainRoutes,
+  ...projectRoutes,
+  ...userRoutes,
+  ...groupRoutes,
+  ...roleRoutes,
+  ...impliedRoutes,
+  ...grantRoutes,
+  ...assignmentRoutes,
+  ...regionRoutes,
+  ...serviceRoutes,
+  ...endpointRoutes,
+]
+
+/** Identity: everything it has. */
+export const keystone: Service = {
+  name: 'keystone',
+  type: 'identity',
+  prefix: '/identity',
+  mounts: ['/v3'],
+  wire,
+  routes,
+  policies,
+  settings: keystoneSettings,
+  migrations: [base],
+  tasks: [sweep],
+  start: env => identityOf(env).start(),
+}

@@ -1,0 +1,46 @@
+import { conflict } from '#kit/fault.ts'
+import { String } from '#kit/http/schema.ts'
+import { type Noun, nounRoutes, nounView } from '../noun.ts'
+import { Flag, Name, Text } from '../shapes.ts'
+import { stale } from '../tokens/stale.ts'
+
+/** Services: what the catalog lists. */
+export const services: Noun = {
+  one: 'service',
+  many: 'services',
+  path: '/services',
+  table: 'keystone.services',
+  fields: {
+    type: { schema: String({ minLength: 1, maxLength: 255 }), create: 'required', filter: 'text' },
+    name: { schema: Name(), filter: 'text' },
+    description: { schema: Text(), filter: 'text' },
+    enabled: { schema: Flag(), filter: 'boolean' },
+  },
+  extra: true,
+  rules: {
+    list: 'list_services',
+    show: 'get_service',
+    create: 'create_service',
+    update: 'update_service',
+    delete: 'delete_service',
+  },
+  async views(rows, call) {
+    return rows.map(row => {
+      const { description, name, ...view } = nounView(services, row, call)
+      return { ...view, name: name ?? '', ...(description !== null && { description }) }
+    })
+  },
+  afterCreate: tx => stale(tx, 'catalog'),
+  afterUpdate: tx => stale(tx, 'catalog'),
+  async beforeDelete(tx, _call, row) {
+    const limit = await tx
+      .selectFrom('keystone.registered_limits')
+      .select('id')
+      .where('service_id', '=', row.id)
+      .executeTakeFirst()
+    if (limit) throw conflict(`Unable to delete service ${row.id}: limits are registered for it.`)
+    await stale(tx, 'catalog')
+  },
+}
+
+export const serviceRoutes = nounRoutes(services)

@@ -1,0 +1,95 @@
+import { type Query, type Selectable, sql } from '#kit/db/index.ts'
+import { unauthorized } from '#kit/fault.ts'
+import type { Env } from '#kit/service.ts'
+import { denied, type NamedRef, userLocate } from '../auth/locate.ts'
+import { identityOf, type KeystoneSettings } from '../identity.ts'
+import type { UsersTable } from '../tables.ts'
+import { passwordVerify } from './passwords.ts'
+
+type Compliance = KeystoneSettings['security_compliance']
+type Account = Selectable<UsersTable>
+
+/** Whether wrong passwords have locked the account, by now. */
+export function isLocked(user: Pick<Account, 'options' | 'failed_auths' | 'failed_auth_at'>, rules: Compliance): boolean {
+  const { lockout_failure_attempts: attempts, lockout_duration: duration } = rules
+  if (attempts === undefined || user.options.ignore_lockout_failure_attempts === true) return false
+  if (user.failed_auths < attempts || user.failed_auth_at === null) return false
+  return user.failed_auth_at.getTime() + duration * 1000 > Date.now()
+}
+
+/** Whether the account can be used: enabled, and not left unused for longer than allowed. */
+export function isEnabled(user: Pick<Account, 'enabled' | 'options' | 'last_active_on'>, rules: Compliance): boolean {
+  if (!user.enabled) return false
+  const days = rules.disable_user_account_days_inactive
+  if (days === undefined || user.last_active_on === null || user.options.ignore_user_inactivity === true) return true
+  return Date.parse(user.last_active_on) + days * 86400_000 >= Date.now() - 86400_000
+}
+
+/** The newest password of a user. */
+export const passwordFetch = (db: Query, userId: string) =>
+  db.selectFrom('keystone.passwords').selectAll().where('user_id', '=', userId).orderBy('id', 'desc').limit(1).executeTakeFirst()
+
+/**
+ * Checks a password and returns the id of its user. Any failure is the same 401, after the same work; but a right password that
+ * has expired says so, because its user must change it.
+ */
+export async function passwordLogin(env: Env, ref: NamedRef, password: string): Promise<string> {
+  const { settings, hashing } = identityOf(env)
+  const rules = settings.security_compliance
+  const db = env.db.read
+  const user = await userLocate(db, ref)
+  const stored = user && !isLocked(user, rules) ? await passwordFetch(db, user.id) : undefined
+  const right = await passwordVerify(passwordCut(password, settings), stored?.hash ?? null, hashing)
+  if (!user || !stored) throw denied()
+  if (!right) {
+    await loginFailed(env, user.id)
+    throw denied()
+  }
+  if (!isEnabled(user, rules)) throw denied()
+  if (stored.expires_at && stored.expires_at.getTime() <= Date.now() && user.options.ignore_password_expiry !== true) {
+    throw unauthorized(`The password is expired and needs to be changed for user: ${user.id}.`)
+  }
+  await loginSucceeded(env, user)
+  return user.id
+}
+
+/** Cuts a password to the bytes that count, as its hash was made of. */
+export function passwordCut(password: string, settings: KeystoneSettings): string {
+  const bytes = Buffer.from(password)
+  const max = settings.identity.max_password_length
+  return bytes.length <= max ? password : bytes.subarray(0, max).toString('utf8')
+}
+
+/** Counts a wrong password or passcode. */
+export async function loginFailed(env: Env, userId: string): Promise<void> {
+  const { lockout_failure_attempts: attempts, lockout_duration: duration } = identityOf(env).settings.security_compliance
+  if (attempts === undefined) return
+  // A lockout that has ended starts the count again.
+  await env.db.tx(tx =>
+    tx
+      .updateTable('keystone.users')
+      .set({
+        failed_auths: sql<number>`case when failed_auths >= ${attempts} and failed_auth_at < now() - ${duration} * interval '1 second' then 1 else failed_auths + 1 end`,
+        failed_auth_at: sql<Date>`now()`,
+      })
+      .where('id', '=', userId)
+      .execute(),
+  )
+}
+
+async function loginSucceeded(
+  env: Env,
+  user: { id: string; failed_auths: number; last_active_on: string | null },
+): Promise<void> {
+  const today = new Date().toISOString().slice(0, 10)
+  const track = identityOf(env).settings.security_compliance.disable_user_account_days_inactive !== undefined
+  const active = track && user.last_active_on !== today
+  if (user.failed_auths === 0 && !active) return
+  await env.db.tx(tx =>
+    tx
+      .updateTable('keystone.users')
+      .set({ failed_auths: 0, failed_auth_at: null, ...(active && { last_active_on: today }) })
+      .where('id', '=', user.id)
+      .execute(),
+  )
+}
