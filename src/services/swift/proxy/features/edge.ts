@@ -1,0 +1,56 @@
+/** The outermost step: names the transaction, keeps the store's own headers in and out, answers anything thrown, writes the access log. */
+import { randomBytes } from 'node:crypto'
+import { type App, answer, type Headers, type Req, type Res, refuse } from '../../http/message.ts'
+import { gateIn, gateOut } from '../headers.ts'
+import type { Step } from '../site.ts'
+
+/** `tx` + 21 hex digits + the time + the client's own suffix, as Swift's. */
+function transactionId(req: Req): string {
+  const own = req.headers['x-trans-id-extra']?.slice(0, 32).replace(/[^\w.-]/g, '')
+  return `tx${randomBytes(11).toString('hex').slice(0, 21)}-${Math.floor(Date.now() / 1000)
+    .toString(16)
+    .padStart(10, '0')}${own ? `-${own}` : ''}`
+}
+
+/** Wraps everything. */
+export const edge: Step = (next, site): App => {
+  const { log } = site.cluster
+  return async req => {
+    const began = performance.now()
+    gateIn(req.headers)
+    req.env.transId = transactionId(req)
+    let res: Res
+    try {
+      res = await next(req)
+    } catch (error) {
+      try {
+        res = answer(error)
+      } catch (unexpected) {
+        log.error({ err: unexpected, method: req.method, path: req.path, trans: req.env.transId }, 'request failed')
+        res = refuse(500)
+      }
+    }
+    const headers: Headers = gateOut(res.headers)
+    headers['x-trans-id'] = req.env.transId
+    headers['x-openstack-request-id'] = req.env.transId
+    if (site.settings.accessLog && log.on('info')) {
+      log.info(
+        {
+          remote: req.env.remote,
+          method: req.method,
+          path: req.rawPath,
+          status: res.status,
+          bytes_in: req.length,
+          bytes_out: headers['content-length'],
+          trans: req.env.transId,
+          user: req.env.who?.userName,
+          ms: Math.round(performance.now() - began),
+          info: req.env.logInfo.length ? req.env.logInfo : undefined,
+          policy: res.headers['x-backend-storage-policy-index'],
+        },
+        'access',
+      )
+    }
+    return { ...res, headers }
+  }
+}
