@@ -39,11 +39,15 @@ export const HOST_PROGRAMS: readonly HostProgram[] = [
   { program: 'setpriv',            package: 'util-linux',         purpose: 'host',  use: 'running guests and databases without privileges', version: ['--version'] },
   { program: 'genisoimage',        package: 'genisoimage',        purpose: 'host',  use: 'config drives', version: ['--version'] },
   { program: 'mkfs.vfat',          package: 'dosfstools',         purpose: 'host',  use: 'config drives and ephemeral disks as vfat' },
+  { program: 'mcopy',              package: 'mtools',             purpose: 'host',  use: 'config drives as vfat', version: ['--version'] },
   { program: 'mke2fs',             package: 'e2fsprogs',          purpose: 'host',  use: 'ephemeral disks', version: ['-V'] },
+  { program: 'apt-get',            package: 'apt',                purpose: 'image', use: 'the guest image', version: ['--version'] },
+  { program: 'qemu-img',           package: 'qemu-utils',         purpose: 'image', use: 'the guest image', version: ['--version'] },
   { program: 'dpkg-deb',           package: 'dpkg',               purpose: 'image', use: 'the guest image', version: ['--version'] },
   { program: 'debugfs',            package: 'e2fsprogs',          purpose: 'image', use: 'the guest image', version: ['-V'] },
-  { program: 'mcopy',              package: 'mtools',             purpose: 'image', use: 'the guest image and vfat config drives', version: ['--version'] },
   { program: 'ssh',                package: 'openssh-client',     purpose: 'test',  use: 'logging in to guests from tests', version: ['-V'] },
+  { program: 'sfdisk',             package: 'fdisk',              purpose: 'test',  use: 'tests of partition tables', version: ['--version'] },
+  { program: 'cpio',               package: 'cpio',               purpose: 'test',  use: 'tests of archives', version: ['--version'] },
   { program: 'git',                package: 'git',                purpose: 'test',  use: 'tests from a fresh clone', version: ['--version'] },
 ]
 
