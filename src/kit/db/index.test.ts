@@ -179,7 +179,8 @@ test('an attempt that fails is taken back alone, with its hooks', async t => {
 })
 
 test('notifications arrive after commit only, and the listener comes back when its connection is killed', async t => {
-  const db = await testDb(t, [])
+  const reports: string[] = []
+  const db = await testDb(t, [], { onError: error => reports.push(error.message) })
   const heard: string[] = []
   let wake = () => {}
   const events: string[] = []
@@ -220,6 +221,7 @@ test('notifications arrive after commit only, and the listener comes back when i
   await db.tx(tx => notify(tx, 'Chan "1"', 'two'))
   await soon
   stop()
+  assert.match(reports.join(), /terminating connection/)
   assert.deepEqual(heard, ['one', 'two'])
   assert.deepEqual(events, ['lost', 'back'])
 })

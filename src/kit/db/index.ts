@@ -62,6 +62,8 @@ export interface Listening {
   onBack?: () => void
 }
 
+type Report = (error: Error) => void
+
 export interface OpenOptions {
   /** `postgresql://user@host/database`, or of a unix socket: `postgresql:///database?host=/folder&user=name`. */
   url: string
@@ -71,8 +73,11 @@ export interface OpenOptions {
   name?: string
   /** Longest run of one statement in ms; 30 000 unless given. */
   statementTimeout?: number
-  /** Told of connections that broke while idle, and of a lost LISTEN connection: for the log. Who is concerned hears of it anyway. */
-  onError?: (error: Error) => void
+  /**
+   * For the log: connections that broke while idle, a lost LISTEN connection, what an `afterCommit` threw. Those concerned hear of
+   * it anyway. A warning of the process unless given.
+   */
+  onError?: Report
 }
 
 /** At most so many runs of a transaction that clashes; the pauses between them add up to about 1 s. */
@@ -92,7 +97,7 @@ function hooksOf(tx: Tx): Hooks {
   return found
 }
 
-/** Calls `fn` once the transaction has committed; never if it was rolled back. It must not throw: nobody could undo the commit. */
+/** Calls `fn` once the transaction has committed; never if it was rolled back. What it throws is only reported: the commit stands. */
 export function afterCommit(tx: Tx, fn: () => void): void {
   hooksOf(tx).after.push(fn)
 }
@@ -166,7 +171,7 @@ function pauseAfter(error: unknown, committing: boolean, run: number, since: num
   return !committing && isLost(error) ? lostPause(run, since) : undefined
 }
 
-async function runTx<T>(kysely: Query, fn: (tx: Tx) => Promise<T>, options: TxOptions | undefined): Promise<T> {
+async function runTx<T>(kysely: Query, report: Report, fn: (tx: Tx) => Promise<T>, options?: TxOptions): Promise<T> {
   const since = performance.now()
   for (let run = 1; ; run++) {
     const mine: Hooks = { before: [], after: [] }
@@ -191,7 +196,13 @@ async function runTx<T>(kysely: Query, fn: (tx: Tx) => Promise<T>, options: TxOp
       await delay(pause)
       continue
     }
-    for (const after of mine.after) after()
+    for (const after of mine.after) {
+      try {
+        after()
+      } catch (error) {
+        report(error as Error)
+      }
+    }
     return result
   }
 }
@@ -209,17 +220,19 @@ export function open(options: OpenOptions): Db {
     pipeline: true,
   }
   const pool = new pg.Pool({ ...config, max: options.max ?? 10, idleTimeoutMillis: 30_000, allowExitOnIdle: true })
-  const report = options.onError ?? (() => {})
+  const report = options.onError ?? (error => process.emitWarning(error))
+  let closing = false
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
-  pool.on('error', report)
+  pool.on('error', error => closing || report(error))
   const kysely = new Kysely<Tables>({ dialect: dialect(pool) })
   const ears = listener(config, report)
   return {
     read: kysely,
-    tx: (fn, txOptions) => runTx(kysely, fn, txOptions),
+    tx: (fn, txOptions) => runTx(kysely, report, fn, txOptions),
     listen: ears.listen,
     stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     async close() {
+      closing = true
       await ears.close()
       await kysely.destroy()
       if (!pool.ended && !pool.ending) await pool.end()
