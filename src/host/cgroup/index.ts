@@ -153,7 +153,9 @@ export async function groupPids(groups: Cgroups, name: string): Promise<number[]
 
 /** How many processes of group `name` the kernel killed for reaching its memory limit; 0 where nobody counts. */
 export async function groupOomKills(groups: Cgroups, name: string): Promise<number> {
-  const file = groups.v1.memory ? join(groups.v1.memory, name, 'memory.oom_control') : join(groups.v2?.root ?? '', name, 'memory.events')
+  const file = groups.v1.memory
+    ? join(groups.v1.memory, name, 'memory.oom_control')
+    : join(groups.v2?.root ?? '', name, 'memory.events')
   const text = await readFile(file, 'utf8').catch(absent)
   return Number(/^oom_kill (\d+)/m.exec(text ?? '')?.[1] ?? 0)
 }

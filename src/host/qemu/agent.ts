@@ -2,7 +2,7 @@
 // to a question of an earlier client may still be in it: guest-sync-delimited marks the place (the answer comes after a byte 0xff). The far end
 // belongs to the tenant: everything it says is bounded and nothing of it is trusted.
 import { randomInt } from 'node:crypto'
-import { QmpError, connectWhenThere, lineSplitter } from './qmp.ts'
+import { connectWhenThere, lineSplitter, QmpError } from './qmp.ts'
 
 const MAX_LINE = 1 << 20
 
@@ -65,7 +65,12 @@ export async function guestAgent<T = unknown>(
   try {
     const id = randomInt(1, 2 ** 31)
     const synced = answer<number>(m => m.return === id, syncMs, 'the guest agent does not answer')
-    socket.write(Buffer.concat([Buffer.of(0xff), Buffer.from(`${JSON.stringify({ execute: 'guest-sync-delimited', arguments: { id } })}\n`)]))
+    socket.write(
+      Buffer.concat([
+        Buffer.of(0xff),
+        Buffer.from(`${JSON.stringify({ execute: 'guest-sync-delimited', arguments: { id } })}\n`),
+      ]),
+    )
     await synced
     const answered = answer<T>(m => 'return' in m || 'error' in m, timeoutMs, `${command}: the guest agent did not answer`)
     socket.write(`${JSON.stringify({ execute: command, ...(args && { arguments: args }) })}\n`)

@@ -37,7 +37,20 @@ export async function configDriveMake(
 
 /** Rock Ridge and Joliet, so that long names survive for Linux and Windows; -r: readable by all, owned by root. */
 async function iso(path: string, tree: string): Promise<void> {
-  await run(['genisoimage', '-quiet', '-r', '-J', '-allow-lowercase', '-allow-multidot', '-l', '-V', 'config-2', '-o', path, tree])
+  await run([
+    'genisoimage',
+    '-quiet',
+    '-r',
+    '-J',
+    '-allow-lowercase',
+    '-allow-multidot',
+    '-l',
+    '-V',
+    'config-2',
+    '-o',
+    path,
+    tree,
+  ])
 }
 
 /** Sized by content, and at least the 64 MiB that guests know from OpenStack. mtools writes into the image without mounting it. */

@@ -105,8 +105,7 @@ export function parseVersion(text: string): string {
 }
 
 /** As the API counts versions: 7.2.22 = 7002022. Pure. */
-export const versionNumber = (version: string): number =>
-  version.split('.').reduce((sum, part) => sum * 1000 + Number(part), 0)
+export const versionNumber = (version: string): number => version.split('.').reduce((sum, part) => sum * 1000 + Number(part), 0)
 
 /** QEMU's version. @throws RunError, saying `not installed on this host`, when there is none. */
 export const qemuVersion = async (binary: string): Promise<string> => parseVersion((await run([binary, '--version'])).stdout)
@@ -120,7 +119,20 @@ export async function cpuFeatures(binary: string, accel: Accel): Promise<string[
     { execute: 'quit' },
   ]
   const input = commands.map(c => `${JSON.stringify(c)}\n`).join('')
-  const argv = [binary, '-nodefaults', '-no-user-config', '-display', 'none', '-S', '-M', 'none', '-accel', accel, '-qmp', 'stdio']
+  const argv = [
+    binary,
+    '-nodefaults',
+    '-no-user-config',
+    '-display',
+    'none',
+    '-S',
+    '-M',
+    'none',
+    '-accel',
+    accel,
+    '-qmp',
+    'stdio',
+  ]
   return parseFeatures((await run(argv, { input, timeoutMs: 10_000 })).stdout)
 }
 
@@ -165,9 +177,13 @@ export function pickFirmware(files: string[], secure: boolean): Firmware | undef
       targets: { architecture: string; machines: string[] }[]
       features: string[]
     }
-    const fits = d['interface-types'].includes('uefi') && d.targets.some(t => t.architecture === 'x86_64' && t.machines.some(m => /q35/.test(m)))
+    const fits =
+      d['interface-types'].includes('uefi') &&
+      d.targets.some(t => t.architecture === 'x86_64' && t.machines.some(m => /q35/.test(m)))
     const has = (feature: string) => d.features.includes(feature)
-    const secureFits = secure ? has('secure-boot') && has('enrolled-keys') && has('requires-smm') : !has('requires-smm') && !has('secure-boot')
+    const secureFits = secure
+      ? has('secure-boot') && has('enrolled-keys') && has('requires-smm')
+      : !has('requires-smm') && !has('secure-boot')
     const code = d.mapping.executable?.filename
     const vars = d.mapping['nvram-template']?.filename
     if (fits && secureFits && d.mapping.device === 'flash' && code && vars) return { code, vars, secure }

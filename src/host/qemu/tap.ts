@@ -46,7 +46,10 @@ export async function tapList(netns?: string): Promise<Tap[]> {
  * Makes a tap that belongs to `uid`, with this MTU, up. One that is there with another owner or queue mode (a leftover) is made anew.
  * @throws RunError with ip's words; TypeError for a name that cannot be one.
  */
-export async function tapEnsure(tap: { name: string; uid: number; mtu: number; multiQueue: boolean }, netns?: string): Promise<void> {
+export async function tapEnsure(
+  tap: { name: string; uid: number; mtu: number; multiQueue: boolean },
+  netns?: string,
+): Promise<void> {
   // Names go into a batch of lines: no blanks, and the kernel takes 15 bytes.
   if (!/^[\w.-]{1,15}$/.test(tap.name)) throw new TypeError(`not a device name: ${tap.name}`)
   const found = (await tapList(netns)).find(t => t.name === tap.name)

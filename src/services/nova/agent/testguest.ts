@@ -24,5 +24,10 @@ export function testGuestDisk(salt = ''): Buffer {
 
 /** The image as Glance would describe it. */
 export function testGuestImage(id: string, disk = testGuestDisk()): ImageRef {
-  return { id, format: 'raw', size: disk.length, checksum: { algorithm: 'sha256', hex: createHash('sha256').update(disk).digest('hex') } }
+  return {
+    id,
+    format: 'raw',
+    size: disk.length,
+    checksum: { algorithm: 'sha256', hex: createHash('sha256').update(disk).digest('hex') },
+  }
 }

@@ -15,8 +15,12 @@ interface BlockStats {
 }
 
 /** `ip -s -j link show dev TAP`, from the guest's side: what the tap sends the guest receives. Pure. */
-export function parseTapStats(text: string): Record<'rx' | 'tx', { bytes: number; packets: number; dropped: number; errors: number }> {
-  const [link] = JSON.parse(text) as { stats64: Record<'rx' | 'tx', { bytes: number; packets: number; dropped: number; errors: number }> }[]
+export function parseTapStats(
+  text: string,
+): Record<'rx' | 'tx', { bytes: number; packets: number; dropped: number; errors: number }> {
+  const [link] = JSON.parse(text) as {
+    stats64: Record<'rx' | 'tx', { bytes: number; packets: number; dropped: number; errors: number }>
+  }[]
   if (!link?.stats64) throw new Error(`no statistics in: ${text.slice(0, 200)}`)
   return { rx: link.stats64.tx, tx: link.stats64.rx }
 }
@@ -63,7 +67,14 @@ export async function guestDiagnostics(host: Host, live: Live, qmp: Qmp): Promis
       const id = diskDeviceId(disk.name)
       const found = blocks.find(b => b.qdev === id || b.qdev?.startsWith(`/machine/peripheral/${id}/`))
       if (!found) return []
-      const { rd_bytes = 0, rd_operations = 0, wr_bytes = 0, wr_operations = 0, failed_rd_operations = 0, failed_wr_operations = 0 } = found.stats
+      const {
+        rd_bytes = 0,
+        rd_operations = 0,
+        wr_bytes = 0,
+        wr_operations = 0,
+        failed_rd_operations = 0,
+        failed_wr_operations = 0,
+      } = found.stats
       return [
         {
           readBytes: rd_bytes,

@@ -65,7 +65,12 @@ async function fill(place: DiskPlace, disk: Exclude<Disk, { kind: 'volume' }>, p
 }
 
 /** Labels as long as the file system takes. */
-async function format(path: string, filesystem: NonNullable<Extract<Disk, { kind: 'blank' }>['filesystem']>, label: string, signal?: AbortSignal) {
+async function format(
+  path: string,
+  filesystem: NonNullable<Extract<Disk, { kind: 'blank' }>['filesystem']>,
+  label: string,
+  signal?: AbortSignal,
+) {
   const timeoutMs = 120_000
   const tool: Record<typeof filesystem, string[]> = {
     none: [],
@@ -83,7 +88,10 @@ async function format(path: string, filesystem: NonNullable<Extract<Disk, { kind
  * Faults: badRequest for paths that leave the drive.
  */
 export async function configDriveFile(place: DiskPlace, drive: ConfigDrive): Promise<string> {
-  const hash = createHash('sha256').update(JSON.stringify([drive.format, drive.files])).digest('hex').slice(0, 16)
+  const hash = createHash('sha256')
+    .update(JSON.stringify([drive.format, drive.files]))
+    .digest('hex')
+    .slice(0, 16)
   const path = join(place.folder, `config-${hash}.img`)
   if (await exists(path)) return path
   const files = Object.fromEntries(Object.entries(drive.files).map(([name, text]) => [name, Buffer.from(text, 'base64')]))

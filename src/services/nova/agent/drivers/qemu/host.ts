@@ -7,7 +7,17 @@ import { arch, hostname, release } from 'node:os'
 import { join, resolve } from 'node:path'
 import { cgroupsFind, groupNames, groupPids, groupRemove } from '#host/cgroup/index.ts'
 import { cpuTraits, firmwareDescriptors, hostNumbers } from '#host/qemu/inventory.ts'
-import { type Accel, accelTry, cpuFeatures, deviceOpen, machineTypes, pickFirmware, qemuVersion, versionNumber, withPackage } from '#host/qemu/probe.ts'
+import {
+  type Accel,
+  accelTry,
+  cpuFeatures,
+  deviceOpen,
+  machineTypes,
+  pickFirmware,
+  qemuVersion,
+  versionNumber,
+  withPackage,
+} from '#host/qemu/probe.ts'
 import { bootId, signalPid } from '#host/qemu/process.ts'
 import { tapList, tapRemove } from '#host/qemu/tap.ts'
 import { reason, unavailable } from '#kit/fault.ts'
@@ -135,7 +145,9 @@ export async function sweep(host: Host, guests: { id: string; uid: number }[]): 
     if (ids.has(name)) continue
     const group = `${host.scope}/${name}`
     for (const pid of await groupPids(host.cgroups, group)) signalPid(pid, 'SIGKILL')
-    await groupRemove(host.cgroups, group).catch(error => host.log.warn({ group, error: reason(error) }, 'control group left behind'))
+    await groupRemove(host.cgroups, group).catch(error =>
+      host.log.warn({ group, error: reason(error) }, 'control group left behind'),
+    )
   }
   const [first, count] = uidRange(host.scope.slice('nubo-'.length))
   const uids = new Set(guests.map(guest => guest.uid))

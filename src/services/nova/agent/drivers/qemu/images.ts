@@ -230,7 +230,8 @@ async function settle(from: string, to: string): Promise<void> {
 async function fits(folder: string, bytes: number): Promise<void> {
   const disk = await statfs(folder)
   const free = disk.bavail * disk.bsize
-  if (bytes > free) throw unavailable(`No space for an image of ${bytes} bytes: ${free} are free in ${folder}.`, { type: 'NoSpace' })
+  if (bytes > free)
+    throw unavailable(`No space for an image of ${bytes} bytes: ${free} are free in ${folder}.`, { type: 'NoSpace' })
 }
 
 const noSpace = (folder: string, image: ImageRef, cause: unknown) =>

@@ -1,6 +1,7 @@
 /** The compute driver over qemu: see driver.ts for what its verbs promise, store.ts for what is kept where. */
-import { connect } from 'node:net'
+
 import { rm } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { conflict, notFound, reason } from '#kit/fault.ts'
 import type { Disk, Guest, GuestSpec, ImageRef } from '../../../spec.ts'
 import type { ComputeDriver, Options } from '../../driver.ts'
@@ -85,7 +86,9 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
   const usedImages = (): ImageRef[] =>
     [...lives.values()].flatMap(({ record: { spec } }) => [
       ...spec.disks.flatMap(disk => (disk.kind === 'image' ? [disk.image] : [])),
-      ...[spec.kernel?.kernel, spec.kernel?.ramdisk, spec.rescue?.image, spec.rescue?.kernel, spec.rescue?.ramdisk].filter(i => i !== undefined),
+      ...[spec.kernel?.kernel, spec.kernel?.ramdisk, spec.rescue?.image, spec.rescue?.kernel, spec.rescue?.ramdisk].filter(
+        i => i !== undefined,
+      ),
     ])
 
   return {
@@ -168,7 +171,8 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       const live = here(id)
       return queued(live, signal, async either => {
         const { spec } = live.record
-        if (to === 'suspended' && live.record.power === 'off') throw conflict(`Guest ${id} is off; it must be running to be suspended.`)
+        if (to === 'suspended' && live.record.power === 'off')
+          throw conflict(`Guest ${id} is off; it must be running to be suspended.`)
         if (to === 'paused') mustBe(live, 'running', 'paused')
         await note(host(), live, { spec: { ...spec, power: to }, ...(to === 'off' && { reason: undefined }) })
         if (to === 'off') await orderlyStop(host(), live, timeout ?? spec.shutdownTimeout ?? 60, either)
@@ -205,7 +209,9 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       change(id, opts, spec => ({ ...spec, disks: [...spec.disks.filter(d => d.name !== disk.name), disk] })),
     async detachDisk(id, name, opts = {}) {
       const gone = here(id).record.spec.disks.find(disk => disk.name === name)
-      const guest = await change(id, opts, spec => (gone ? { ...spec, disks: spec.disks.filter(disk => disk.name !== name) } : spec))
+      const guest = await change(id, opts, spec =>
+        gone ? { ...spec, disks: spec.disks.filter(disk => disk.name !== name) } : spec,
+      )
       if (gone && gone.kind !== 'volume') await rm(diskFile(host().store.paths(id).folder, gone), { force: true })
       return guest
     },
@@ -292,13 +298,17 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       const live = here(id)
       mustBe(live, 'running', 'paused')
       const { spec } = live.record
-      if (kind === 'vnc' && spec.video === 'none') throw conflict(`Guest ${id} has no graphical console.`, { type: 'ConsoleTypeUnavailable' })
-      if (kind === 'serial' && spec.serialPorts === 0) throw conflict(`Guest ${id} has no serial port.`, { type: 'ConsoleTypeUnavailable' })
+      if (kind === 'vnc' && spec.video === 'none')
+        throw conflict(`Guest ${id} has no graphical console.`, { type: 'ConsoleTypeUnavailable' })
+      if (kind === 'serial' && spec.serialPorts === 0)
+        throw conflict(`Guest ${id} has no serial port.`, { type: 'ConsoleTypeUnavailable' })
       const path = await ownSocket(live, host().store.paths(id).sockets[kind])
       const socket = connect(path)
       await new Promise<void>((resolve, reject) => {
         socket.once('connect', resolve)
-        socket.once('error', error => reject(conflict(`The console of guest ${id} does not answer: ${error.message}`, { cause: error })))
+        socket.once('error', error =>
+          reject(conflict(`The console of guest ${id} does not answer: ${error.message}`, { cause: error })),
+        )
       })
       return socket
     },

@@ -1,6 +1,15 @@
 // From nova's words to QEMU's: a GuestSpec and the files made for it become the Machine whose command line is built. Pure.
 import type { Limits } from '#host/cgroup/index.ts'
-import { assignSlots, type BlockSource, family, type Machine, type MachineDisk, type MachineNic, MAX_SLOTS, slotUsers } from '#host/qemu/argv.ts'
+import {
+  assignSlots,
+  type BlockSource,
+  family,
+  MAX_SLOTS,
+  type Machine,
+  type MachineDisk,
+  type MachineNic,
+  slotUsers,
+} from '#host/qemu/argv.ts'
 import type { Accel, Firmware } from '#host/qemu/probe.ts'
 import { badRequest } from '#kit/fault.ts'
 import type { Disk, GuestSpec, Nic } from '../../../spec.ts'
@@ -67,7 +76,14 @@ export function machineDisks(spec: GuestSpec, made: Made): MachineDisk[] {
       : []
   if (!spec.rescue || !made.rescue) return [...own, ...config]
   const { bus, device, stable } = spec.rescue
-  const rescue: MachineDisk = { name: RESCUE_DISK, source: made.rescue, bus, cdrom: device === 'cdrom', readOnly: device === 'cdrom', bootIndex: 0 }
+  const rescue: MachineDisk = {
+    name: RESCUE_DISK,
+    source: made.rescue,
+    bus,
+    cdrom: device === 'cdrom',
+    readOnly: device === 'cdrom',
+    bootIndex: 0,
+  }
   const others = own.map(({ bootIndex: _, ...disk }) => disk)
   // Unstable rescue shows the rescue disk and the guest's root, as libvirt's driver of OpenStack does.
   return stable ? [...others, ...config, rescue] : [rescue, ...others.slice(0, 1), ...config]
@@ -99,7 +115,9 @@ export function machineOf(
     topology: spec.topology,
     cpuModel: spec.cpuModel === 'host-passthrough' ? undefined : spec.cpuModel,
     hideHypervisor: spec.hideHypervisor,
-    firmware: made.vars ? { type: 'uefi', code: made.vars.code, vars: made.vars.vars, secure: made.vars.secure } : { type: 'bios' },
+    firmware: made.vars
+      ? { type: 'uefi', code: made.vars.code, vars: made.vars.vars, secure: made.vars.secure }
+      : { type: 'bios' },
     kernel: made.kernel && { ...made.kernel, append: commandLine(spec) },
     disks: machineDisks(spec, made),
     nics: spec.nics.map(nic => machineNic(nic)),

@@ -3,16 +3,26 @@
 // A process of QEMU's is in one of its run states: prelaunch (started, nothing ran yet), running, paused, shutdown (the guest powered itself
 // off; the process stays because of -no-shutdown), inmigrate (waits for a saved state), io-error and a few more that mean "stopped by
 // trouble". No process: off, or suspended when the record says that its memory is saved.
-import { copyFile, open, stat, truncate } from 'node:fs/promises'
+
 import { type FSWatcher, watch } from 'node:fs'
-import type { Qmp, QmpEvent } from '#host/qemu/qmp.ts'
+import { copyFile, open, stat, truncate } from 'node:fs/promises'
 import { pidGone } from '#host/qemu/process.ts'
+import type { Qmp, QmpEvent } from '#host/qemu/qmp.ts'
 import { conflict, reason } from '#kit/fault.ts'
 import { syncDevices } from './hotplug.ts'
 import { type Host, interrupt, type Live, note, queued } from './live.ts'
 import { dropSaved, loadGuest, suspendGuest } from './saved.ts'
 import { thaw } from './snapshot.ts'
-import { clearLeftovers, connectGuest, deathWords, endProcess, findProcess, launchGuest, makeFiles, removeGuest } from './start.ts'
+import {
+  clearLeftovers,
+  connectGuest,
+  deathWords,
+  endProcess,
+  findProcess,
+  launchGuest,
+  makeFiles,
+  removeGuest,
+} from './start.ts'
 
 /** A guest whose process ends by accident is started again, unless that happened within this time of its last start (milliseconds). */
 const RESTART_AFTER_MS = 60_000
@@ -40,7 +50,12 @@ export function adopt(host: Host, live: Live, qmp: Qmp): Qmp {
 }
 
 /** Work that nobody waits for: what fails becomes the guest's reason. */
-export async function background(host: Host, live: Live, what: string, fn: (signal: AbortSignal) => Promise<void>): Promise<void> {
+export async function background(
+  host: Host,
+  live: Live,
+  what: string,
+  fn: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
   try {
     await queued(live, undefined, fn)
   } catch (error) {
@@ -191,7 +206,9 @@ export async function orderlyStop(host: Host, live: Live, seconds: number, signa
       const left = Math.min(POWERDOWN_RETRY_MS, until - performance.now())
       const down = qmp.wait(e => e.event === 'SHUTDOWN', left, 'shutdown')
       await qmp.execute('system_powerdown')
-      const aborted = new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason), { once: true }))
+      const aborted = new Promise<never>((_, reject) =>
+        signal.addEventListener('abort', () => reject(signal.reason), { once: true }),
+      )
       aborted.catch(() => undefined)
       obeyed = await Promise.race([down, aborted]).then(
         () => true,
@@ -225,7 +242,10 @@ function boundConsole(host: Host, live: Live): () => void {
     if (stopped) return
     watcher = watch(log, { persistent: false }, () => {
       watcher?.close()
-      timer = setTimeout(() => void bound().catch(error => host.log.warn({ guest: live.id, error: reason(error) }, 'console log')), 2000)
+      timer = setTimeout(
+        () => void bound().catch(error => host.log.warn({ guest: live.id, error: reason(error) }, 'console log')),
+        2000,
+      )
       timer.unref()
     })
     watcher.on('error', () => undefined)

@@ -22,8 +22,7 @@ const migrationEnd = (qmp: Qmp) =>
     'migration',
   )
 
-const eventsOn = (qmp: Qmp) =>
-  qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] })
+const eventsOn = (qmp: Qmp) => qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] })
 
 /** Writes a running guest's state to its file and ends its process. On failure the guest goes on as before. */
 export async function suspendGuest(host: Host, live: Live, qmp: Qmp, signal: AbortSignal): Promise<void> {

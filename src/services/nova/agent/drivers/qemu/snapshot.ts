@@ -72,7 +72,9 @@ interface Backup {
 
 async function backup(host: Host, live: Live, qmp: Qmp, { disk, copy, quiesce, signal }: Backup): Promise<void> {
   const device = topNode({ name: disk.name, throttle: disk.limits })
-  const blocks = await qmp.execute<{ 'node-name': string; image: { 'virtual-size': number } }[]>('query-named-block-nodes', { flat: true })
+  const blocks = await qmp.execute<{ 'node-name': string; image: { 'virtual-size': number } }[]>('query-named-block-nodes', {
+    flat: true,
+  })
   const node = blocks.find(block => block['node-name'] === device)
   if (!node) throw conflict(`Disk ${disk.name} is not plugged into the guest.`)
   await withPackage(imgCreate(copy, { bytes: node.image['virtual-size'], lead: { uid: live.record.uid } }))

@@ -36,7 +36,14 @@ export async function makeFiles(host: Host, live: Live, signal: AbortSignal): Pr
   )
   if (spec.rescue) {
     const { image, bus, device } = spec.rescue
-    const disk = { kind: 'image', name: RESCUE_DISK, image, bus, sizeGb: 0, device: device === 'cdrom' ? 'cdrom' : 'disk' } as const
+    const disk = {
+      kind: 'image',
+      name: RESCUE_DISK,
+      image,
+      bus,
+      sizeGb: 0,
+      device: device === 'cdrom' ? 'cdrom' : 'disk',
+    } as const
     made.rescue = await diskMake(place, disk, { signal })
   }
   const drive = spec.rescue?.configDrive ?? spec.configDrive
@@ -85,7 +92,12 @@ export async function launchGuest(host: Host, live: Live, signal: AbortSignal, i
     const machine = machineOf(spec, made, { ...host, paths, kept: live.record.slots, incoming })
     const [enter] = await Promise.all([
       groupEnsure(host.cgroups, groupOf(host, live.id), groupLimits(spec, host.accel)),
-      note(host, live, { slots: machine.slots, ports: rootPorts(machine.slots), machine: type, started: new Date().toISOString() }),
+      note(host, live, {
+        slots: machine.slots,
+        ports: rootPorts(machine.slots),
+        machine: type,
+        started: new Date().toISOString(),
+      }),
       rm(paths.run, { recursive: true, force: true }).then(() => host.store.runFolder(live.record)),
     ])
     signal.throwIfAborted()
