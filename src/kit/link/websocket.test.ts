@@ -1,17 +1,24 @@
-import { createServer } from 'node:http'
+import { once } from 'node:events'
+import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { caCreate, certIssue } from '../tls.ts'
 import { contract } from './contract.ts'
 import { keptLog } from './testing.ts'
 import { agentEndpoint, webSocketWay } from './websocket.ts'
 
-contract('websocket', async (t, hosts, host) => {
-  const server = createServer()
+const ca = caCreate('Nubo test')
+const tls = certIssue(ca, ['127.0.0.1'])
+
+contract('websocket over TLS', async (t, hosts, host) => {
+  const server = createServer(tls)
   const endpoint = agentEndpoint({ hosts, authenticate: async claim => claim.secret === 's3cret', log: keptLog() })
   server.on('upgrade', endpoint.upgrade)
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
   t.after(() => {
     server.close()
     server.closeAllConnections()
   })
-  return webSocketWay(`ws://127.0.0.1:${(server.address() as AddressInfo).port}/agent`, { host, secret: 's3cret' })
+  const address = `wss://127.0.0.1:${(server.address() as AddressInfo).port}/agent`
+  return webSocketWay(address, { host, secret: 's3cret', ca: ca.cert })
 })
