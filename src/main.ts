@@ -10,6 +10,7 @@ interface Command {
 }
 
 const COMMANDS: Record<string, { about: string; load: () => Promise<Command> }> = {
+  doctor: { about: 'what this host can do, and what to install', load: () => import('./cli/doctor.ts') },
   image: { about: 'build the small guest image and say where it is', load: () => import('./cli/image.ts') },
   test: { about: 'run all tests and checks of this source tree', load: () => import('./cli/test.ts') },
 }

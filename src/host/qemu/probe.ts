@@ -4,6 +4,7 @@
 import { chmod, chown, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { HOST_PROGRAMS } from '../programs.ts'
 import { RunError, run } from '../run.ts'
 
 /**
@@ -192,23 +193,7 @@ export function pickFirmware(files: string[], secure: boolean): Firmware | undef
 }
 
 /** The packages to install when one of our programs is missing, by program, on Debian and its kin. */
-export const PACKAGES: Record<string, string> = {
-  'qemu-system-x86_64': 'qemu-system-x86',
-  'qemu-img': 'qemu-utils',
-  genisoimage: 'genisoimage',
-  'mkfs.vfat': 'dosfstools',
-  mcopy: 'mtools',
-  'mkfs.ext4': 'e2fsprogs',
-  'mkfs.ext3': 'e2fsprogs',
-  'mkfs.xfs': 'xfsprogs',
-  'mkfs.ntfs': 'ntfs-3g',
-  mkswap: 'util-linux',
-  setpriv: 'util-linux',
-  prlimit: 'util-linux',
-  flock: 'util-linux',
-  nsenter: 'util-linux',
-  ip: 'iproute2',
-}
+export const PACKAGES: Record<string, string> = Object.fromEntries(HOST_PROGRAMS.map(row => [row.program, row.package]))
 
 /** An error's text; for a missing program with the package to install. */
 export async function withPackage<T>(work: Promise<T>): Promise<T> {
