@@ -1,6 +1,8 @@
 // Named network namespaces.
-import { readdir, stat } from 'node:fs/promises'
+import { readdir, readFile, stat } from 'node:fs/promises'
+import { setTimeout } from 'node:timers/promises'
 import { type RunPlace, run } from '../run.ts'
+import { batch, linkList } from './ip.ts'
 
 /** Names of all network namespaces under /run/netns; empty where there never was one. */
 export async function netnsList(): Promise<Set<string>> {
@@ -18,10 +20,19 @@ export async function netnsEnsure(place: RunPlace, name: string): Promise<void> 
   await run(['ip', 'link', 'set', 'lo', 'up'], { netns: name })
 }
 
-/** Removes a namespace after ending every process in it (as `ip netns pids` lists them). Safe if it is not there. */
+/**
+ * Removes a namespace with the pairs of links that lead into it, after ending every process in it (as `ip netns pids` lists them).
+ * Safe if it is not there.
+ */
 export async function netnsDelete(name: string): Promise<void> {
   if (!(await netnsList()).has(name)) return
-  for (const pid of await netnsPids(name)) kill(pid)
+  for (const pid of await netnsPids(name)) await processEnd(pid, 'SIGKILL')
+  // The kernel takes a namespace apart some time after its name is gone; links that go now cannot be met again by who makes it anew.
+  const pairs = [...(await linkList({ netns: name })).values()].filter(link => link.kind === 'veth')
+  await batch(
+    { netns: name },
+    pairs.map(link => ['link', 'del', link.name]),
+  )
   await run(['ip', 'netns', 'delete', name])
 }
 
@@ -44,12 +55,29 @@ export async function inNetns(pid: number, name: string): Promise<boolean> {
   return theirs !== undefined && theirs === that
 }
 
-function kill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+/**
+ * Ends a process that is not our child and waits until it is gone; after five seconds with SIGKILL. Safe if it is gone already.
+ * The kernel can tell when a stranger's process ends (pidfd), but Node cannot listen for it: hence the look every few milliseconds.
+ */
+export async function processEnd(pid: number, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+  const hardAfter = performance.now() + 5000
+  for (let word: NodeJS.Signals | 0 = signal; ; ) {
+    try {
+      process.kill(pid, word)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ESRCH') return
+      throw error
+    }
+    if (await isZombie(pid)) return
+    word = performance.now() > hardAfter ? 'SIGKILL' : 0
+    await setTimeout(5)
   }
+}
+
+/** Ended already, but its parent has not asked how: as good as gone. */
+async function isZombie(pid: number): Promise<boolean> {
+  const state = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => ') Z')
+  return /\) [ZX]/.test(state)
 }
 
 function ignoreMissing(error: NodeJS.ErrnoException): string[] {

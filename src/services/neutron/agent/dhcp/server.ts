@@ -1,0 +1,113 @@
+// One network's DHCP server: a dnsmasq in a namespace with a leg into the network. It outlives this process and is found again by its pid file.
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { batch, type Link, linkList } from '#host/net/ip.ts'
+import { netnsDelete, netnsEnsure, netnsPids, processEnd } from '#host/net/netns.ts'
+import { sysctlEnsure } from '#host/net/sysctl.ts'
+import { run } from '#host/run.ts'
+import type { DesiredNetwork, DesiredPort } from '../desired.ts'
+import { bridgeOf } from '../linux/bridges.ts'
+import type { NetConfig } from '../linux/config.ts'
+import { daemonPid, readText, write } from '../linux/daemon.ts'
+import { legEnsure, legsSweep } from '../linux/legs.ts'
+import { dhcpLink, dhcpNetns } from '../names.ts'
+import { dhcpFiles, parseLeases, staleLeases } from './files.ts'
+
+const METADATA = ['169.254.169.254/32', 'fe80::a9fe:a9fe/64']
+
+export const dhcpFolder = (config: NetConfig, networkId: string): string => `${config.stateDir}/dhcp/${networkId}`
+
+/** Makes the server of `network` (whose port on the network is `port`) run as wanted. @throws with the tool's words. */
+export async function dhcpEnsure(
+  network: DesiredNetwork,
+  port: DesiredPort,
+  config: NetConfig,
+  host: ReadonlyMap<string, Link>,
+): Promise<void> {
+  const netns = dhcpNetns(config.prefix ?? '', network.id)
+  const link = dhcpLink(port.id)
+  await netnsEnsure(config.place ?? {}, netns)
+  await sysctlEnsure({ netns }, { 'net/ipv6/conf/default/accept_ra': 0, 'net/ipv4/ip_forward': 0 })
+  const inside = await linkList({ netns })
+  const addresses = port.fixedIps.flatMap(({ subnetId, ip }) => {
+    const length = network.subnets.find(subnet => subnet.id === subnetId)?.cidr.split('/')[1]
+    return length ? [`${ip}/${length}`] : []
+  })
+  // A guest without a router asks for the metadata address on its own wire, by ARP.
+  const metadata = network.dhcp?.metadata ? METADATA : []
+  await legsSweep(netns, inside, new Set([link]))
+  const leg = {
+    portId: port.id,
+    inner: link,
+    mac: port.mac,
+    mtu: network.mtu,
+    bridge: bridgeOf(network, config),
+    addresses: [...addresses, ...metadata],
+  }
+  await legEnsure(leg, netns, config, host, inside)
+  await defaultRoute(network, port, netns)
+
+  const folder = dhcpFolder(config, network.id)
+  await mkdir(folder, { recursive: true, mode: 0o755 })
+  const files = dhcpFiles(network, port, folder, link, config.leaseTime ?? 86_400)
+  const changed = {
+    conf: await write(`${folder}/conf`, files.conf),
+    rest: (
+      await Promise.all([
+        write(`${folder}/hosts`, files.hosts),
+        write(`${folder}/opts`, files.opts),
+        write(`${folder}/names`, files.names),
+      ])
+    ).some(Boolean),
+  }
+  let pid = await daemonPid(`${folder}/pid`, `${folder}/conf`, netns)
+  if (pid !== null && changed.conf) {
+    await processEnd(pid)
+    pid = null
+  }
+  if (pid === null) await start(folder, netns, network)
+  else if (changed.rest) {
+    await releaseStale(network, netns, link, folder)
+    process.kill(pid, 'SIGHUP')
+  }
+}
+
+/** With a gateway the server can reach its forwarders, and guests of routed subnets it does not share a wire with. */
+async function defaultRoute(network: DesiredNetwork, port: DesiredPort, netns: string): Promise<void> {
+  const own = new Set(port.fixedIps.map(one => one.subnetId))
+  for (const version of [4, 6] as const) {
+    const gateway = network.subnets.find(
+      subnet => own.has(subnet.id) && subnet.ipVersion === version && subnet.gatewayIp,
+    )?.gatewayIp
+    if (gateway) await batch({ netns }, [[`-${version}`, 'route', 'replace', 'default', 'via', gateway]])
+  }
+}
+
+async function start(folder: string, netns: string, network: DesiredNetwork): Promise<void> {
+  // A server whose pid file was lost would hold the port.
+  for (const stray of await netnsPids(netns))
+    if ((await readText(`/proc/${stray}/cmdline`))?.startsWith('dnsmasq')) await processEnd(stray)
+  // Leases that nobody holds any more would block their addresses.
+  const leases = await readText(`${folder}/leases`)
+  if (leases !== null) {
+    const stale = new Set(staleLeases(parseLeases(leases), network.dhcp?.hosts ?? []).map(lease => lease.ip))
+    const kept = leases.split('\n').filter(line => !stale.has(line.split(' ')[2] ?? ''))
+    await writeFile(`${folder}/leases`, kept.join('\n'))
+  }
+  await rm(`${folder}/pid`, { force: true })
+  // It drops to 'nobody' and goes to the background when it listens: from then on it answers.
+  await run(['dnsmasq', `--conf-file=${folder}/conf`, '--user=nobody'], { netns, timeoutMs: 15_000 })
+}
+
+/** Hands back leases of addresses that changed hands: dnsmasq keeps them in memory and would not give them to the new owner. */
+async function releaseStale(network: DesiredNetwork, netns: string, link: string, folder: string): Promise<void> {
+  const text = await readText(`${folder}/leases`)
+  for (const lease of staleLeases(parseLeases(text ?? ''), network.dhcp?.hosts ?? [])) {
+    await run(['dhcp_release', link, lease.ip, lease.mac, ...(lease.clientId ? [lease.clientId] : [])], { netns })
+  }
+}
+
+/** Removes a network's DHCP server with its namespace and files. */
+export async function dhcpRemove(networkId: string, config: NetConfig): Promise<void> {
+  await netnsDelete(dhcpNetns(config.prefix ?? '', networkId))
+  await rm(dhcpFolder(config, networkId), { recursive: true, force: true })
+}
