@@ -1,4 +1,5 @@
 // Kernel settings of a network namespace.
+import { existsSync } from 'node:fs'
 import { type RunPlace, run } from '../run.ts'
 
 /**
@@ -7,10 +8,14 @@ import { type RunPlace, run } from '../run.ts'
  * @throws RunError naming the setting that the kernel lacks or refuses.
  */
 export async function sysctlEnsure(place: RunPlace, wanted: Record<string, string | number>): Promise<void> {
-  const keys = Object.keys(wanted)
+  // A kernel booted without IPv6 has none of its settings, and needs none.
+  const keys = Object.keys(wanted).filter(key => !key.startsWith('net/ipv6/') || hasIpv6())
   if (keys.length === 0) return
   const { stdout } = await run(['cat', ...keys.map(key => `/proc/sys/${key}`)], place)
   const have = stdout.trimEnd().split('\n')
   const differing = keys.filter((key, i) => have[i]?.replaceAll('\t', ' ') !== String(wanted[key]))
   if (differing.length > 0) await run(['sysctl', '-q', '-w', ...differing.map(key => `${key}=${wanted[key]}`)], place)
 }
+
+/** Whether this kernel has IPv6. */
+export const hasIpv6 = (): boolean => existsSync('/proc/sys/net/ipv6')

@@ -2,17 +2,18 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { batch, type Link, linkList } from '#host/net/ip.ts'
 import { netnsDelete, netnsEnsure, netnsPids, processEnd } from '#host/net/netns.ts'
-import { sysctlEnsure } from '#host/net/sysctl.ts'
+import { hasIpv6, sysctlEnsure } from '#host/net/sysctl.ts'
 import { run } from '#host/run.ts'
 import type { DesiredNetwork, DesiredPort } from '../desired.ts'
 import { bridgeOf } from '../linux/bridges.ts'
 import type { NetConfig } from '../linux/config.ts'
 import { daemonPid, readText, write } from '../linux/daemon.ts'
 import { legEnsure, legsSweep } from '../linux/legs.ts'
+import { METADATA_V4, METADATA_V6 } from '../metadata/places.ts'
 import { dhcpLink, dhcpNetns } from '../names.ts'
 import { dhcpFiles, parseLeases, staleLeases } from './files.ts'
 
-const METADATA = ['169.254.169.254/32', 'fe80::a9fe:a9fe/64']
+const METADATA = [`${METADATA_V4}/32`, ...(hasIpv6() ? [`${METADATA_V6}/64`] : [])]
 
 export const dhcpFolder = (config: NetConfig, networkId: string): string => `${config.stateDir}/dhcp/${networkId}`
 

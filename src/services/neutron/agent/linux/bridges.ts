@@ -27,8 +27,16 @@ function physicalOf(network: DesiredNetwork, config: NetConfig) {
 
 const BRIDGE_OPTIONS = { stp_state: 0, forward_delay: 0, mcast_snooping: 0, nf_call_iptables: 1, nf_call_ip6tables: 1 }
 
-/** Makes one network's bridge and its way to other hosts. `links` is what the host has; new links are not added to it. */
-export async function bridgeEnsure(network: DesiredNetwork, config: NetConfig, links: ReadonlyMap<string, Link>): Promise<void> {
+/**
+ * Makes one network's bridge and its way to other hosts. `links` is what the host has; new links are not added to it. `peersAreRight`: the entries
+ * for other hosts were made for these very peers already and need no look.
+ */
+export async function bridgeEnsure(
+  network: DesiredNetwork,
+  config: NetConfig,
+  links: ReadonlyMap<string, Link>,
+  peersAreRight = false,
+): Promise<void> {
   const place = config.place ?? {}
   const bridge = bridgeOf(network, config)
   const physical = network.type === 'flat' || network.type === 'vlan' ? physicalOf(network, config) : null
@@ -61,7 +69,7 @@ export async function bridgeEnsure(network: DesiredNetwork, config: NetConfig, l
   }
   await batch(place, lines)
   if (network.type === 'flat' && physical?.kind === 'own') await sysctlEnsure(place, { 'net/ipv4/ip_forward': 1 })
-  if (network.type === 'vxlan') await tunnelEnsure(network, bridge, config, links)
+  if (network.type === 'vxlan') await tunnelEnsure(network, bridge, config, links, peersAreRight)
 }
 
 /** A bridge of a tenant network has no address, and takes none from what guests announce on it. */
@@ -111,6 +119,7 @@ async function tunnelEnsure(
   bridge: string,
   config: NetConfig,
   links: ReadonlyMap<string, Link>,
+  peersAreRight: boolean,
 ): Promise<void> {
   if (network.peers.length === 0) return
   const place = config.place ?? {}
@@ -147,7 +156,7 @@ async function tunnelEnsure(
   }
   if (!there?.up) lines.push(['link', 'set', name, 'up'])
   await batch(place, lines)
-  await peersEnsure(network.peers, name, bridge, config)
+  if (!there || !peersAreRight) await peersEnsure(network.peers, name, bridge, config)
 }
 
 /** Makes the entries for what lives on other hosts exactly those. */
@@ -215,6 +224,17 @@ export function wantedLinks(
     if (network.type === 'vxlan' && network.peers.length > 0) tunnels.add(vxlanName(network.segmentationId as number))
   }
   return { bridges, tunnels }
+}
+
+/** Whether a vxlan link is one that we make: in a bridge of ours or, left over from a failure, in none but made as only we make them. */
+export function isOurTunnel(link: Link, config: NetConfig): boolean {
+  if (!VXLAN.test(link.name)) return false
+  if (link.master !== null) return isOurBridge(link.master, config)
+  return (
+    link.data.learning === false &&
+    link.data.port === (config.vxlanPort ?? 4789) &&
+    (link.data.local ?? link.data.local6) === config.overlayAddress
+  )
 }
 
 /** Whether a bridge is one that we make: named after a network, or configured as our own. */

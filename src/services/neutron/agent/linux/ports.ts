@@ -14,7 +14,7 @@ export const isGuest = (port: DesiredPort): boolean => !port.deviceOwner.startsW
 export async function tapsUnplug(desired: NetDesired, config: NetConfig, links: ReadonlyMap<string, Link>): Promise<void> {
   const wanted = new Set(desired.ports.filter(port => !isGuest(port) || port.adminStateUp).map(port => tapName(port.id)))
   const lines = [...links.values()]
-    .filter(link => TAP.test(link.name) && link.kind === 'tun' && link.master !== null && isOurBridge(link.master, config))
+    .filter(link => TAP.test(link.name) && link.master !== null && isOurBridge(link.master, config))
     .filter(link => !wanted.has(link.name))
     .flatMap(link => [
       ['link', 'set', link.name, 'nomaster'],

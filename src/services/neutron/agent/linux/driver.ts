@@ -1,0 +1,222 @@
+// The driver of a real Linux host.
+//
+// Two locks. The quick one is held while bridges, filters and taps are put right, some tens of milliseconds, so that a guest's tap that appears
+// is wired at once. The slow one is held by a whole pass, which also makes namespaces. In a pass the order keeps everything closed that is not
+// yet filtered: unplug what is not wanted, put filters in force, plug what is wanted, and only then remove what nobody needs.
+import { createHash } from 'node:crypto'
+import { linkFetch, linkList } from '#host/net/ip.ts'
+import { netnsList } from '#host/net/netns.ts'
+import { hasIpv6 } from '#host/net/sysctl.ts'
+import type { DesiredNetwork, DesiredPort, NetDesired, NetError, NetReport } from '../desired.ts'
+import { dhcpEnsure, dhcpRemove } from '../dhcp/server.ts'
+import type { NetDriver } from '../driver.ts'
+import { metadataPlaces } from '../metadata/places.ts'
+import { type MetadataProxy, metadataProxy } from '../metadata/proxy.ts'
+import { dhcpNetns, routerNetns, tapName } from '../names.ts'
+import { routerEnsure, routerRemove } from '../router/router.ts'
+import { bridgeEnsure, bridgesSweep } from './bridges.ts'
+import type { NetConfig } from './config.ts'
+import { destroyAll, inventoryOf, namespaceIds } from './inventory.ts'
+import { isGuest, type PortStatus, tapsPlug, tapsUnplug } from './ports.ts'
+import { probeNet } from './probe.ts'
+import { securityEnsure } from './security.ts'
+import { watchTaps } from './taps.ts'
+
+/** Namespaces that are worked on at a time. */
+const AT_ONCE = 4
+
+/** Opens the driver of this machine (or, with `place`, of a namespace that stands for one). Touches nothing yet. */
+export function linuxNet(config: NetConfig): NetDriver {
+  const quick = serial()
+  const slow = serial()
+  const prefix = config.prefix ?? ''
+  const metadata: MetadataProxy | null = config.metadata ? metadataProxy(config.metadata) : null
+  // What was made right, by object: only to spare a look at what cannot have changed. A fresh process, and a thorough pass, look at all.
+  const right = new Map<string, string>()
+  let last: NetDesired | null = null
+  /** The state whose filters are in force: taps may be plugged for it. */
+  let inForce: NetDesired | null = null
+
+  const wirePass = async (desired: NetDesired, errors: NetError[], thorough: boolean) => {
+    const before = await linkList(config.place ?? {})
+    await tapsUnplug(desired, config, before)
+    for (const network of desired.networks) {
+      const key = `peers ${network.id}`
+      const hash = digest([network.segmentationId, network.peers])
+      await note(errors, 'network', network.id, async () => {
+        await bridgeEnsure(network, config, before, !thorough && right.get(key) === hash)
+        right.set(key, hash)
+      }).then(good => good || right.delete(key))
+    }
+    const filtered = await note(errors, 'security', null, () => securityEnsure(desired, config))
+    if (filtered) inForce = desired
+    const failed = new Set(errors.filter(error => error.kind === 'network').map(error => error.id))
+    const guests = desired.ports.filter(port => isGuest(port))
+    const links = await linkList(config.place ?? {})
+    const ready = filtered ? guests.filter(port => !failed.has(port.networkId)) : []
+    const plugged = await tapsPlug(ready, desired, config, links)
+    for (const [id, message] of plugged.errors) errors.push({ kind: 'port', id, message })
+    for (const port of guests) if (!plugged.statuses.has(port.id)) plugged.statuses.set(port.id, 'DOWN')
+    return { statuses: plugged.statuses, links }
+  }
+
+  const pass = async (desired: NetDesired, thorough: boolean, signal?: AbortSignal): Promise<NetReport> => {
+    const errors: NetError[] = []
+    last = desired
+    const { statuses, links } = await quick(() => wirePass(desired, errors, thorough))
+    const ports = new Map(desired.ports.map(port => [port.id, port]))
+    const networks = new Map(desired.networks.map(network => [network.id, network]))
+    const namespaces = await netnsList()
+    const skip = (key: string, netns: string, hash: string) => !thorough && right.get(key) === hash && namespaces.has(netns)
+
+    await sweepNamespaces(desired, namespaces)
+    const servers = desired.networks.filter(network => network.dhcp !== null)
+    await each(servers, signal, async network => {
+      const key = `dhcp ${network.id}`
+      const port = ports.get(network.dhcp?.portId ?? '')
+      const hash = digest([{ ...network, peers: [] }, port])
+      if (skip(key, dhcpNetns(prefix, network.id), hash)) return
+      const good = await note(errors, 'dhcp', network.id, async () => {
+        if (!port) throw new Error(`port ${network.dhcp?.portId} of the DHCP server is not in the desired state`)
+        await dhcpEnsure(network, port, config, links)
+      })
+      if (good) right.set(key, hash)
+      else right.delete(key)
+    })
+    await each(desired.routers, signal, async router => {
+      const key = `router ${router.id}`
+      const legs = [...router.interfaces, ...(router.gateway ? [router.gateway] : [])]
+      const around = legs.map(leg => [{ ...networks.get(leg.networkId), peers: [], dhcp: null }, ports.get(leg.portId)])
+      const hash = digest([{ ...router, metadata: router.metadata !== null }, around])
+      if (skip(key, routerNetns(prefix, router.id), hash)) return
+      if (await note(errors, 'router', router.id, () => routerEnsure(router, desired, config, links))) right.set(key, hash)
+      else right.delete(key)
+    })
+    await serveMetadata(desired, errors)
+    await note(errors, 'host', null, async () =>
+      quick(async () => bridgesSweep(desired.networks, config, await linkList(config.place ?? {}))),
+    )
+    return reportOf(desired, statuses, errors)
+  }
+
+  const sweepNamespaces = async (desired: NetDesired, namespaces: ReadonlySet<string>) => {
+    const servers = new Set(desired.networks.filter(network => network.dhcp !== null).map(network => network.id))
+    const routers = new Set(desired.routers.map(router => router.id))
+    for (const { kind, id } of namespaceIds(namespaces, prefix)) {
+      if (kind === 'dhcp' && !servers.has(id)) await dhcpRemove(id, config)
+      if (kind === 'router' && !routers.has(id)) await routerRemove(id, config)
+    }
+  }
+
+  const serveMetadata = async (desired: NetDesired, errors: NetError[]) => {
+    if (!metadata) return
+    const bad = new Set(errors.map(error => error.id))
+    const places = metadataPlaces(desired, prefix, hasIpv6()).filter(place => !bad.has(place.netns.slice(-36)))
+    for (const [netns, message] of await metadata.ensure(places)) errors.push({ kind: 'metadata', id: netns.slice(-36), message })
+  }
+
+  const stops: (() => Promise<void>)[] = []
+  return {
+    probe: () => probeNet(config),
+    apply: (desired, options) => slow(() => pass(desired, options?.thorough ?? false, options?.signal)),
+    wire: taps =>
+      quick(async () => {
+        const desired = inForce
+        const wanted = (desired?.ports ?? []).filter(port => isGuest(port) && taps.includes(tapName(port.id)))
+        if (!desired || wanted.length === 0) return []
+        const found = await Promise.all(wanted.map(port => linkFetch(config.place ?? {}, tapName(port.id))))
+        const links = new Map(found.flatMap(link => (link ? [[link.name, link] as const] : [])))
+        const { statuses, errors } = await tapsPlug(wanted, desired, config, links)
+        for (const [id, message] of errors) config.log?.warn({ port: id, message }, 'port not wired')
+        return [...statuses].map(([id, status]) => ({ id, status }))
+      }),
+    async watch(heard) {
+      const stop = await watchTaps(config.place ?? {}, heard, words => config.log?.warn({ words }, 'link monitor started again'))
+      stops.push(stop)
+      return stop
+    },
+    inventory: () => inventoryOf(config, last),
+    destroy: () =>
+      slow(() =>
+        quick(async () => {
+          await metadata?.close()
+          right.clear()
+          inForce = null
+          return destroyAll(config)
+        }),
+      ),
+    async close() {
+      for (const stop of stops.splice(0)) await stop()
+      await metadata?.close()
+    },
+  }
+}
+
+/** Runs the work; a failure goes into `errors`. Says whether it went well. */
+async function note(
+  errors: NetError[],
+  kind: NetError['kind'],
+  id: string | null,
+  work: () => Promise<unknown>,
+): Promise<boolean> {
+  try {
+    await work()
+    return true
+  } catch (error) {
+    errors.push({ kind, id, message: (error as Error).message })
+    return false
+  }
+}
+
+/** What a finished pass says of every object. */
+export function reportOf(desired: NetDesired, statuses: ReadonlyMap<string, PortStatus>, errors: NetError[]): NetReport {
+  const failed = (kind: NetError['kind'], id: string) => errors.some(error => error.kind === kind && error.id === id)
+  const routerOf = new Map(
+    desired.routers.flatMap(r => [...r.interfaces, ...(r.gateway ? [r.gateway] : [])].map(leg => [leg.portId, r.id] as const)),
+  )
+  const legStatus = (port: DesiredPort): PortStatus => {
+    if (!port.adminStateUp || failed('network', port.networkId)) return 'DOWN'
+    const router = routerOf.get(port.id)
+    if (router !== undefined) return failed('router', router) ? 'DOWN' : 'ACTIVE'
+    const serves = desired.networks.some((network: DesiredNetwork) => network.dhcp?.portId === port.id)
+    return serves && !failed('dhcp', port.networkId) ? 'ACTIVE' : 'DOWN'
+  }
+  return {
+    revision: desired.revision,
+    ports: desired.ports.map(port => ({ id: port.id, status: statuses.get(port.id) ?? legStatus(port) })),
+    routers: desired.routers.map(({ id }) => ({ id, status: failed('router', id) ? 'ERROR' : 'ACTIVE' })),
+    floatingIps: desired.routers.flatMap(router =>
+      router.floatingIps.map(({ id }) => ({
+        id,
+        status: failed('router', router.id) ? ('ERROR' as const) : ('ACTIVE' as const),
+      })),
+    ),
+    dhcp: desired.networks
+      .filter(network => network.dhcp !== null)
+      .map(({ id }) => ({ networkId: id, status: failed('dhcp', id) ? ('ERROR' as const) : ('ACTIVE' as const) })),
+    errors,
+  }
+}
+
+/** One after another, in the order asked. */
+export function serial(): <T>(work: () => Promise<T>) => Promise<T> {
+  let tail: Promise<unknown> = Promise.resolve()
+  return work => {
+    const mine = tail.then(work)
+    tail = mine.catch(() => undefined)
+    return mine
+  }
+}
+
+async function each<T>(items: readonly T[], signal: AbortSignal | undefined, work: (item: T) => Promise<void>): Promise<void> {
+  const rest = [...items]
+  const worker = async () => {
+    for (let item = rest.shift(); item !== undefined; item = rest.shift()) {
+      signal?.throwIfAborted()
+      await work(item)
+    }
+  }
+  await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, worker))
+}
+
+const digest = (value: unknown) => createHash('sha256').update(JSON.stringify(value)).digest('base64')

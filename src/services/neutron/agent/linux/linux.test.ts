@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { testDesired, testNetwork, testPort, testRule, testSubnet } from '../testing.ts'
+import { testHost } from './world.ts'
+
+const skip = process.getuid?.() === 0 ? false : 'needs root'
+
+test('security groups: closed until allowed, both directions, stateful, cut when the rule goes', { skip }, async t => {
+  const host = await testHost(t, 'sg')
+  const network = testNetwork([testSubnet('10.0.0.0/24'), testSubnet('fd00::/64')])
+  const group = {
+    id: '11111111-1111-4111-8111-111111111111',
+    stateful: true,
+    rules: [testRule('egress'), testRule('egress', { ipVersion: 6 })],
+  }
+  const a = testPort(network, ['10.0.0.5', 'fd00::5'], { securityGroups: [group.id] })
+  const b = testPort(network, ['10.0.0.6', 'fd00::6'], { securityGroups: [group.id] })
+  const state = (rules = group.rules) =>
+    testDesired({ networks: [network], ports: [a, b], securityGroups: [{ ...group, rules }] })
+
+  const before = await host.driver.apply(state())
+  assert.deepEqual(before.errors, [])
+  assert.deepEqual(
+    before.ports.map(p => p.status),
+    ['BUILD', 'BUILD'],
+  )
+  const [ga, gb] = [await host.guest(a, network), await host.guest(b, network)]
+  const wired = await host.driver.wire([`tap${a.id.slice(0, 11)}`, `tap${b.id.slice(0, 11)}`])
+  assert.deepEqual(
+    wired.map(p => p.status),
+    ['ACTIVE', 'ACTIVE'],
+  )
+  await gb.listens(22)
+  await gb.listens(23)
+  assert.equal(await ga.ping('10.0.0.6'), false, 'nothing comes in by default')
+  assert.equal(await ga.connects('10.0.0.6', 22), false)
+
+  const ssh = testRule('ingress', { protocol: 6, portMin: 22, portMax: 22 })
+  const icmp = testRule('ingress', { protocol: 1, portMin: 8, portMax: 0 })
+  const icmp6 = testRule('ingress', { protocol: 58, ipVersion: 6 })
+  const ssh6 = testRule('ingress', { protocol: 6, ipVersion: 6, portMin: 20, portMax: 22, remote: { prefix: 'fd00::/64' } })
+  assert.deepEqual((await host.driver.apply(state([...group.rules, ssh, icmp, icmp6, ssh6]))).errors, [])
+  assert.equal(await ga.ping('10.0.0.6'), true, 'icmp is let in')
+  assert.equal(await ga.ping('fd00::6'), true, 'icmpv6 is let in')
+  assert.equal(await ga.connects('10.0.0.6', 22), true)
+  assert.equal(await ga.connects('10.0.0.6', 23), false, 'another port stays closed')
+  assert.equal(await ga.connects('fd00::6', 22), true)
+  assert.equal(await ga.connects('fd00::6', 23), false)
+
+  // A connection under way ends with its rule.
+  await gb.run(['true'])
+  const talk = ga.run(['ping', '-n', '-q', '-i', '0.1', '-w', '2', '10.0.0.6'], [0, 1])
+  await ga.ping('10.0.0.6', 1)
+  assert.deepEqual((await host.driver.apply(state([...group.rules, ssh]))).errors, [])
+  const { stdout } = await talk
+  const [, sent, received] = /(\d+) packets transmitted, (\d+) received/.exec(stdout) as RegExpExecArray
+  assert.ok(Number(received) > 0 && Number(received) < Number(sent), `cut in the middle: ${sent} sent, ${received} answered`)
+
+  // Nothing goes out without an egress rule.
+  assert.deepEqual((await host.driver.apply(state([ssh, icmp]))).errors, [])
+  assert.equal(await ga.ping('10.0.0.6'), false)
+})
