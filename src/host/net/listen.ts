@@ -19,7 +19,7 @@ const { createServer } = require('node:net')
 const addresses = JSON.parse(process.argv[1])
 const fail = error => process.send({ error: error.message }, () => process.exit(1))
 const next = at => {
-  if (at === addresses.length) return process.disconnect()
+  if (at === addresses.length) process.exit(0)
   const server = createServer().on('error', fail)
   server.listen({ ...addresses[at], backlog: 128 }, () => process.send({ at }, server, error => (error ? fail(error) : next(at + 1))))
 }

@@ -6,13 +6,14 @@ import type { TestContext } from 'node:test'
 import { batch } from '#host/net/ip.ts'
 import { listenIn } from '#host/net/listen.ts'
 import { netnsDelete, netnsEnsure } from '#host/net/netns.ts'
-import { testNetns } from '#host/net/test.ts'
 import { type RunResult, run } from '#host/run.ts'
 import type { DesiredNetwork, DesiredPort } from '../desired.ts'
 import type { NetDriver } from '../driver.ts'
 import { tapName } from '../names.ts'
 import type { NetConfig } from './config.ts'
 import { linuxNet } from './driver.ts'
+
+let made = 0
 
 /** Something at the far end of a tap. */
 export interface TestGuest {
@@ -41,7 +42,8 @@ export interface TestHost {
 
 /** A host of its own for a test. */
 export async function testHost(t: TestContext, word: string, more: Partial<NetConfig> = {}): Promise<TestHost> {
-  const netns = await testNetns(t, word)
+  const netns = `nubotest-${word}-${process.pid}-${++made}`
+  await netnsEnsure({}, netns)
   const stateDir = await mkdtemp(`${tmpdir()}/nubo-net-`)
   // dnsmasq gives up root before it reads these.
   await run(['chmod', '755', stateDir])
@@ -59,6 +61,7 @@ export async function testHost(t: TestContext, word: string, more: Partial<NetCo
     for (const guest of guests) await netnsDelete(guest)
     await driver.destroy()
     await driver.close()
+    await netnsDelete(netns)
     await rm(stateDir, { recursive: true, force: true })
   })
   return {
