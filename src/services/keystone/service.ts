@@ -1,21 +1,30 @@
 import type { Route } from '#kit/http/route.ts'
 import type { Service } from '#kit/service.ts'
+import { appCredRoutes } from './app_creds/app_creds.ts'
 import { grantRoutes } from './assignments/grants.ts'
 import { assignmentRoutes } from './assignments/list.route.ts'
 import { scopeRoutes } from './auth/scopes.routes.ts'
+import { credentialRoutes } from './credentials/credentials.ts'
+import { domainConfigRoutes } from './domain_config/domain_config.ts'
 import { domainRoutes } from './domains/domains.ts'
+import { endpointFilterRoutes } from './endpoint_filter/endpoint_filter.ts'
 import { endpointRoutes } from './endpoints/endpoints.ts'
 import { groupRoutes } from './groups/groups.ts'
 import { healthRoute } from './health.route.ts'
 import { identityOf } from './identity.ts'
+import { limitRoutes } from './limits/limits.ts'
 import { base } from './migrations/0001_base.ts'
+import { consumerRoutes } from './oauth1/consumers.ts'
+import { policyRoutes } from './policies/policies.ts'
 import { policies } from './policy.ts'
 import { projectRoutes } from './projects/projects.ts'
+import { tagRoutes } from './projects/tags.ts'
 import { regionRoutes } from './regions/regions.ts'
 import { impliedRoutes } from './roles/implied.ts'
 import { roleRoutes } from './roles/roles.ts'
 import { serviceRoutes } from './services/services.ts'
 import { keystoneSettings } from './settings.ts'
+import { trustRoutes } from './trusts/trusts.ts'
 import './tables.ts'
 import { sweep } from './tasks.ts'
 import { tokenRoutes } from './tokens/tokens.routes.ts'
@@ -39,6 +48,15 @@ const routes: Route[] = [
   ...regionRoutes,
   ...serviceRoutes,
   ...endpointRoutes,
+  ...trustRoutes,
+  ...consumerRoutes,
+  ...domainConfigRoutes,
+  ...endpointFilterRoutes,
+  ...policyRoutes,
+  ...limitRoutes,
+  ...tagRoutes,
+  ...credentialRoutes,
+  ...appCredRoutes,
 ]
 
 /** Identity: everything it has. */
