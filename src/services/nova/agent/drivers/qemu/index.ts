@@ -4,12 +4,14 @@ import { rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { conflict, notFound, reason } from '#kit/fault.ts'
 import type { Disk, Guest, GuestSpec, ImageRef } from '../../../spec.ts'
+import { specCheck } from '../../check.ts'
 import type { ComputeDriver, Options } from '../../driver.ts'
+import { queued } from '../../queue.ts'
 import { guestDiagnostics } from './diagnostics.ts'
 import { diskFile, diskGrow } from './disks.ts'
 import { type Findings, inventoryOf, openHost, type QemuOptions, sweep } from './host.ts'
 import { dropTaps, resizeNode } from './hotplug.ts'
-import { type Host, type Live, liveOf, note, queued, view } from './live.ts'
+import { type Host, type Live, liveOf, note, view } from './live.ts'
 import { machineDisk, RESCUE_DISK } from './machine.ts'
 import { attach, consoleTail, converge, destroyGuest, mend, mustBe, orderlyStop } from './power.ts'
 import { dropSaved } from './saved.ts'
@@ -127,7 +129,7 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
     },
 
     async ensure(spec, { signal } = {}) {
-      host().store.paths(spec.id)
+      specCheck(spec)
       const live = await liveFor(spec)
       return queued(live, signal, async either => {
         const { record } = live

@@ -7,6 +7,7 @@ import type { Pid } from '#host/qemu/process.ts'
 import type { Qmp } from '#host/qemu/qmp.ts'
 import type { LinkLog } from '#kit/link/index.ts'
 import type { Guest } from '../../../spec.ts'
+import { type Queue, queueNew } from '../../queue.ts'
 import type { ImageCache } from './images.ts'
 import type { GuestRecord, Store } from './store.ts'
 
@@ -32,7 +33,7 @@ export interface Host {
   changed(guest: Guest): void
 }
 
-export interface Live {
+export interface Live extends Queue {
   readonly id: string
   record: GuestRecord
   qmp?: Qmp
@@ -41,35 +42,13 @@ export interface Live {
   exit?: { code: number | null; signal: string | null }
   /** Ends the watch on the console log. */
   unwatch?: () => void
-  tail: Promise<unknown>
-  running: Set<AbortController>
   /** Set when the driver lets go: what happens to the connection then is no news. */
   closed?: boolean
   /** Set when nothing of it is left on the host. */
   gone?: boolean
 }
 
-export const liveOf = (record: GuestRecord): Live => ({ id: record.spec.id, record, tail: Promise.resolve(), running: new Set() })
-
-/** Runs `fn` after all that was asked of this guest before. Its signal is the caller's and that of {@link interrupt}. */
-export function queued<T>(live: Live, signal: AbortSignal | undefined, fn: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const stop = new AbortController()
-  live.running.add(stop)
-  const either = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal
-  const result = live.tail
-    .then(() => {
-      either.throwIfAborted()
-      return fn(either)
-    })
-    .finally(() => live.running.delete(stop))
-  live.tail = result.catch(() => undefined)
-  return result
-}
-
-/** Aborts what runs and what waits. */
-export function interrupt(live: Live, why: Error): void {
-  for (const stop of live.running) stop.abort(why)
-}
+export const liveOf = (record: GuestRecord): Live => ({ id: record.spec.id, record, ...queueNew() })
 
 /** The guest as the driver's callers see it. */
 export function view({ record }: Live): Guest {

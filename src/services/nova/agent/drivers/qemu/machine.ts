@@ -135,8 +135,6 @@ export function machineOf(
     sockets: host.paths.sockets,
     consoleLog: host.paths.console,
   }
-  if (!/^(q35|pc|pc-q35-[\w.]+|pc-i440fx-[\w.]+)$/.test(machine.type))
-    throw badRequest(`Machine type '${machine.type}' is not supported; q35 and pc are.`, { type: 'InvalidMachineType' })
   try {
     machine.slots = assignSlots(slotUsers(machine), host.kept, MAX_SLOTS[family(machine.type)])
   } catch (error) {

@@ -13,8 +13,9 @@ import { randomBytes } from 'node:crypto'
 import { chown, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Sockets } from '#host/qemu/argv.ts'
-import { badRequest, unavailable } from '#kit/fault.ts'
+import { unavailable } from '#kit/fault.ts'
 import type { GuestPower, GuestSpec } from '../../../spec.ts'
+import { idCheck } from '../../check.ts'
 
 export interface GuestRecord {
   spec: GuestSpec
@@ -77,7 +78,7 @@ export function guestStore(options: { folder: string; runFolder: string; uids: [
   const byId = new Map<string, number>()
 
   function paths(id: string): Paths {
-    if (!UUID.test(id)) throw badRequest(`'${id}' is not the id of a guest.`)
+    idCheck(id)
     const own = join(folder, id)
     const run = join(runFolder, id)
     const at = (name: string) => join(own, name)
