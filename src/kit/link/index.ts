@@ -5,8 +5,22 @@ export { ago, type LinkCode, linkCode } from './faults.ts'
 export type { HostMemory, HostsOptions, OpenHosts } from './hosts.ts'
 export { hostsOpen } from './hosts.ts'
 export { memoryWay } from './memory.ts'
+export { type Presence, presenceOf } from './presence.ts'
+export {
+  authenticator,
+  type HostState,
+  hostFetch,
+  hostJoin,
+  hostList,
+  hostRemove,
+  hostSecretEnsure,
+  hostsEnsure,
+  joinTokenCreate,
+} from './registry.ts'
 export type { AgentLink, HostChange, Hosts, StreamedAnswer } from './types.ts'
 export { call, callStream, notify } from './types.ts'
+export { unixListen, unixWay } from './unix.ts'
 export type { Bytes, CallOptions, LinkLog, Notice, Served, Serving, Streamed, Verb } from './verb.ts'
 export { hear, notice, serve, streamed, verb } from './verb.ts'
+export { agentEndpoint, webSocketWay } from './websocket.ts'
 export type { Wire } from './wire.ts'

@@ -74,6 +74,17 @@ export async function hostSecretIssue(tx: Tx, host: string): Promise<string> {
   return secret
 }
 
+/** Makes this the host's secret, and the host's row if it is missing: for the host of this machine, whose agent made the secret. */
+export async function hostSecretEnsure(tx: Tx, host: string, secret: string): Promise<void> {
+  checkName(host)
+  const secret_hash = hashOf(secret).toString('hex')
+  await tx
+    .insertInto('kit.hosts')
+    .values({ name: host, secret_hash, last_seen_at: null })
+    .onConflict(c => c.column('name').doUpdateSet({ secret_hash }))
+    .execute()
+}
+
 /** Forgets a host; every controller then cuts its link. Throws Fault notFound. */
 export async function hostRemove(tx: Tx, host: string): Promise<void> {
   const { numDeletedRows } = await tx.deleteFrom('kit.hosts').where('name', '=', host).executeTakeFirst()
