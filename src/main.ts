@@ -9,15 +9,20 @@ interface Command {
   run(argv: string[]): Promise<number | undefined> | Promise<void>
 }
 
-const COMMANDS: Record<string, { about: string; load: () => Promise<Command> }> = {
+/** Those without a description are called by others, not by people. */
+const COMMANDS: Record<string, { about?: string; load: () => Promise<Command> }> = {
+  up: { about: 'start a cloud on this machine', load: () => import('./cli/up.ts') },
+  down: { about: 'stop it; guests and networks run on', load: () => import('./cli/down.ts') },
   doctor: { about: 'what this host can do, and what to install', load: () => import('./cli/doctor.ts') },
   image: { about: 'build the small guest image and say where it is', load: () => import('./cli/image.ts') },
+  'controller-process': { load: () => import('./cli/controller-process.ts') },
   test: { about: 'run all tests and checks of this source tree', load: () => import('./cli/test.ts') },
 }
 
 function help(): string {
-  const width = Math.max(...Object.keys(COMMANDS).map(name => name.length))
-  const lines = Object.entries(COMMANDS).map(([name, { about }]) => `  ${name.padEnd(width)}  ${about}`)
+  const shown = Object.entries(COMMANDS).filter(([, { about }]) => about)
+  const width = Math.max(...shown.map(([name]) => name.length))
+  const lines = shown.map(([name, { about }]) => `  ${name.padEnd(width)}  ${about}`)
   return `Usage: nubo COMMAND [OPTION...]\n\nCommands:\n${lines.join('\n')}\n\n'nubo COMMAND --help' tells more of each.\n`
 }
 

@@ -3,7 +3,6 @@
  * or machines. What it mounts is said by its roles.
  */
 import type { ServerResponse } from 'node:http'
-import { join } from 'node:path'
 import type { Config } from '#kit/config.ts'
 import { type Db, migrate, open } from '#kit/db/index.ts'
 import { eventDispatcher } from '#kit/events.ts'
@@ -29,6 +28,8 @@ import { taskRunner } from '#kit/task.ts'
 export interface ControllerOptions {
   config: Config
   log: Log
+  /** Folder of policy.yaml and policy.d/. */
+  policyFolder: string
   /** Unique among the controllers of a cloud. */
   name: string
   databaseUrl: string
@@ -94,7 +95,7 @@ async function start(
   await registerHosts(db, options)
   await options.prepare?.(env)
 
-  const policies = policiesOf(services, config.dataDir, log, stop => onClose(async () => stop()))
+  const policies = policiesOf(services, options.policyFolder, log, stop => onClose(async () => stop()))
   const mounted = services.filter(s => options.api.includes(s.name))
   const working = services.filter(s => options.work.includes(s.name))
   for (const s of services) {
@@ -148,16 +149,16 @@ async function registerHosts(db: Db, { local, inProcess = [] }: ControllerOption
 }
 
 /** The policy of all services with the operators' overrides, read again when their files change. */
-function policiesOf(services: readonly Service[], dataDir: string, log: Log, onStop: (stop: () => void) => void): Enforcer {
+function policiesOf(services: readonly Service[], folder: string, log: Log, onStop: (stop: () => void) => void): Enforcer {
   const names = services.map(s => s.name)
   const rules = services.map(s => ({ name: s.name, rules: s.policies, denied: s.wire.denied }))
-  const made = enforcer(rules, { overrides: readOverrides(dataDir, names) })
+  const made = enforcer(rules, { overrides: readOverrides(folder, names) })
   for (const warning of made.warnings()) log.warn(warning)
   onStop(
     watchOverrides(
-      dataDir,
+      folder,
       () => {
-        made.reload(readOverrides(dataDir, names))
+        made.reload(readOverrides(folder, names))
         log.info('policy files were read again')
       },
       err => log.error({ err }, 'policy files cannot be used; the rules stay as they were'),
@@ -189,21 +190,19 @@ function observe(options: ControllerOptions, env: Env, onClose: (closer: () => P
   const onAnswer = (x: Exchange): void => {
     metrics.request(x.service, x.method, x.route, x.status, x.ms)
     recorder?.record(harOf(x))
-    const write = x.status >= 500 ? log.warn : x.method === 'GET' || x.method === 'HEAD' ? log.debug : log.info
-    write.call(
-      log,
-      {
-        service: x.service,
-        method: x.method,
-        path: x.path,
-        status: x.status,
-        ms: Math.round(x.ms * 10) / 10,
-        request_id: x.requestId,
-        user_id: x.ctx?.userId,
-        project_id: x.ctx?.projectId,
-      },
-      'answered',
-    )
+    const fields = {
+      service: x.service,
+      method: x.method,
+      path: x.path,
+      status: x.status,
+      ms: Math.round(x.ms * 10) / 10,
+      request_id: x.requestId,
+      user_id: x.ctx?.userId,
+      project_id: x.ctx?.projectId,
+    }
+    if (x.status >= 500) log.warn(fields, 'answered')
+    else if (x.method === 'GET' || x.method === 'HEAD') log.debug(fields, 'answered')
+    else log.info(fields, 'answered')
   }
   const text = (res: ServerResponse, status: number, type: string, body: string): void => {
     res.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) }).end(body)
@@ -235,6 +234,3 @@ function observe(options: ControllerOptions, env: Env, onClose: (closer: () => P
     },
   }
 }
-
-/** Folder of what only the controller writes: images, token keys. */
-export const controllerDir = (dataDir: string): string => join(dataDir, 'controller')

@@ -1,4 +1,4 @@
-import type { Tx } from '#kit/db/index.ts'
+import type { Query, Tx } from '#kit/db/index.ts'
 import type { Env } from '#kit/service.ts'
 import { grantCreate } from './assignments/grants.ts'
 import { stableId } from './catalog/catalog.ts'
@@ -29,6 +29,17 @@ export interface Bootstrap {
 export interface Prepared extends Bootstrap {
   adminHash: string
   demoHash?: string
+}
+
+/** Whether a bootstrap has made the users already: then it needs no hashes of their passwords. */
+export async function bootstrapped(db: Query): Promise<boolean> {
+  const made = await db
+    .selectFrom('keystone.users')
+    .select('id')
+    .where('name', 'in', ['admin', 'demo'])
+    .where('domain_id', '=', 'default')
+    .execute()
+  return made.length === 2
 }
 
 /** Hashes the passwords of a bootstrap. */

@@ -7,7 +7,7 @@ import { type CatalogEntry, catalogFor as catalogOf, type Substitutes } from './
 import { identityOf } from './identity.ts'
 
 export { authenticate } from './authenticate.ts'
-export { type Bootstrap, bootstrap, bootstrapPrepare, type CatalogService } from './bootstrap.ts'
+export { type Bootstrap, bootstrap, bootstrapPrepare, bootstrapped, type CatalogService } from './bootstrap.ts'
 export { domainDeleted, groupDeleted, projectDeleted, projectDisabled, userDeleted } from './events.ts'
 export { limitsOf } from './limits/limits.ts'
 export { keystone } from './service.ts'

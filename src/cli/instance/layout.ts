@@ -1,0 +1,62 @@
+/**
+ * Where an instance of Nubo keeps what, below its data folder. Three kinds of owner: root (or whoever runs `nubo up`) for what the host agent
+ * needs, the unprivileged user of the controllers for theirs, and the same for PostgreSQL's.
+ */
+import { chmodSync, chownSync, existsSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+
+export interface Layout {
+  data: string
+  /** Settings: nubo.yaml; policy.yaml and policy.d/ beside it. */
+  config: string
+  /** Credentials for clients: clouds `nubo` and `demo`. */
+  clouds: string
+  /** Process id, address and log of the instance. */
+  state: string
+  log: string
+  /** PostgreSQL's own folder. */
+  postgres: string
+  /** What only controllers read and write: images, token keys. */
+  controller: string
+  /** The agent's socket, made by the controller. */
+  socket: string
+  /** What only the host agent reads and writes: guests, its journal, its secret. */
+  agent: string
+  /** The cloud's own certificate authority, where it serves TLS. */
+  ca: string
+}
+
+/** The layout below a data folder. Pure. */
+export function layoutOf(data: string): Layout {
+  return {
+    data,
+    config: join(data, 'nubo.yaml'),
+    clouds: join(data, 'clouds.yaml'),
+    state: join(data, 'state.json'),
+    log: join(data, 'nubo.log'),
+    postgres: join(data, 'postgres'),
+    controller: join(data, 'controller'),
+    socket: join(data, 'controller', 'agent.sock'),
+    agent: join(data, 'agent'),
+    ca: join(data, 'ca.pem'),
+  }
+}
+
+/** The user that controllers and PostgreSQL run as: itself where the caller is not root. */
+export interface Owner {
+  uid: number
+  gid: number
+}
+
+/** Makes the folders that are missing, each with the owner and the permissions it needs. */
+export function layoutMake(layout: Layout, owner: Owner | undefined): void {
+  mkdirSync(layout.data, { recursive: true, mode: 0o755 })
+  for (const folder of [layout.agent]) {
+    if (!existsSync(folder)) mkdirSync(folder, { mode: 0o711 })
+  }
+  for (const folder of [layout.controller, layout.postgres]) {
+    if (!existsSync(folder)) mkdirSync(folder, { mode: 0o700 })
+    if (owner) chownSync(folder, owner.uid, owner.gid)
+    chmodSync(folder, 0o700)
+  }
+}

@@ -1,0 +1,157 @@
+/** `nubo up`: a whole cloud on this machine. */
+import { spawn } from 'node:child_process'
+import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { defaultDataDir, loadConfig, nuboSettings } from '#kit/config.ts'
+import { openLog } from '#kit/log.ts'
+import { sections } from '../roles/controlled.ts'
+import { layoutOf } from './instance/layout.ts'
+import { stateRunning } from './instance/state.ts'
+import { supervise, type UpOptions } from './instance/supervise.ts'
+import { ownerEnsure } from './instance/user.ts'
+import { installPrograms } from './packages.ts'
+import { UsageError } from './usage.ts'
+
+const HELP = `Usage: nubo up [OPTION...]
+
+Starts a cloud on this machine and prints how to use it. Run it again after 'nubo down', a crash or a reboot:
+it finds what is there.
+
+  --data DIR            folder of everything that is kept (/var/lib/nubo for root, else ~/.local/share/nubo)
+  --listen ADDR:PORT    where all APIs are served (127.0.0.1:5000); anything but loopback is served by TLS
+  --simulate[=HOSTS]    pretended hosts instead of this machine; needs no root
+  --detach              return when every API answers, and run on
+  --record FILE         write every exchange to FILE, one HAR entry a line
+  --database-url URL    use this PostgreSQL instead of an own one
+`
+
+const say = (line: string): void => void process.stderr.write(`nubo up: ${line}\n`)
+
+interface Asked {
+  options: Omit<UpOptions, 'owner'>
+  detach: boolean
+  /** Set in the process that `--detach` left behind. */
+  detached: boolean
+}
+
+/** @throws UsageError for what cannot be meant. */
+function ask(argv: string[]): Asked | undefined {
+  // node:util has no options whose value may be left out.
+  const args = argv.map(arg => (arg === '--simulate' ? '--simulate=1' : arg))
+  const { values } = parseArgs({
+    args,
+    options: {
+      data: { type: 'string' },
+      listen: { type: 'string' },
+      simulate: { type: 'string' },
+      detach: { type: 'boolean', default: false },
+      detached: { type: 'boolean', default: false },
+      record: { type: 'string' },
+      'database-url': { type: 'string' },
+      help: { type: 'boolean', short: 'h' },
+    },
+  })
+  if (values.help) {
+    process.stdout.write(HELP)
+    return undefined
+  }
+  const simulated = Number(values.simulate ?? 0)
+  if (!Number.isInteger(simulated) || simulated < 0 || simulated > 20_000 || (values.simulate !== undefined && simulated === 0)) {
+    throw new UsageError(`--simulate takes a number of hosts from 1 to 20000, not '${values.simulate}'`)
+  }
+  const layout = layoutOf(resolve(values.data ?? defaultDataDir()))
+  const config = loadConfig(layout.config, sections(), {
+    nubo: { data: layout.data, listen: values.listen, database_url: values['database-url'] },
+  }).of(nuboSettings)
+  const colon = config.listen.lastIndexOf(':')
+  return {
+    options: {
+      layout,
+      at: { host: config.listen.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(config.listen.slice(colon + 1)) },
+      simulated,
+      record: values.record && resolve(values.record),
+      databaseUrl: config.database_url,
+      region: 'RegionOne',
+      logLevel: config.log_level,
+    },
+    detach: values.detach,
+    detached: values.detached,
+  }
+}
+
+export async function run(argv: string[]): Promise<number> {
+  const asked = ask(argv)
+  if (!asked) return 0
+  const { options, detach, detached } = asked
+  if (process.getuid?.() !== 0 && options.simulated === 0) {
+    throw new UsageError('real servers need root. Without root, pretend: nubo up --simulate')
+  }
+  const running = stateRunning(options.layout)
+  if (running) {
+    say(`already running (process ${running.pid})`)
+    tell(running.url, options.layout.clouds)
+    return 0
+  }
+  if (detach) return leaveBehind(argv, options)
+  return serve(options, detached)
+}
+
+/** Starts the same command as a process of its own and waits until it says that it is ready. */
+async function leaveBehind(argv: string[], { layout }: Asked['options']): Promise<number> {
+  mkdirSync(layout.data, { recursive: true })
+  const log = openSync(layout.log, 'a', 0o640)
+  const child = spawn(
+    process.execPath,
+    [...process.execArgv, join(import.meta.dirname, '../main.ts'), 'up', ...argv.filter(a => a !== '--detach'), '--detached'],
+    { detached: true, stdio: ['ignore', log, log, 'ipc'], cwd: '/' },
+  )
+  closeSync(log)
+  const outcome = await new Promise<{ ready?: string; failed?: string }>(done => {
+    child.on('message', message => {
+      const said = message as { say?: string; ready?: string; failed?: string }
+      if (said.say) say(said.say)
+      else done(said)
+    })
+    child.once('exit', code => done({ failed: `it ended with code ${code}; the end of ${layout.log}:\n${tail(layout.log)}` }))
+  })
+  if (outcome.failed !== undefined) throw new Error(outcome.failed)
+  child.disconnect()
+  child.unref()
+  tell(outcome.ready!, layout.clouds)
+  return 0
+}
+
+const tail = (file: string): string => readFileSync(file, 'utf8').trimEnd().split('\n').slice(-15).join('\n')
+
+async function serve(options: Asked['options'], detached: boolean): Promise<number> {
+  const progress = detached ? (line: string) => void process.send?.({ say: line }) : say
+  const log = openLog({ level: options.logLevel as 'info', readable: detached ? false : undefined })
+  const ended = new Promise<string>(end => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => end(signal))
+  })
+  try {
+    if (options.simulated === 0) await installPrograms(['host', 'image'], progress)
+    const owner = options.simulated === 0 || !options.databaseUrl ? await ownerEnsure(progress) : undefined
+    const instance = await supervise({ ...options, owner }, log, progress)
+    if (detached) process.send?.({ ready: instance.url })
+    else tell(instance.url, options.layout.clouds)
+    const signal = await ended
+    log.info({ signal }, 'stopping; guests and networks run on')
+    await instance.stop()
+    return 0
+  } catch (error) {
+    if (!detached) throw error
+    log.fatal({ err: error }, 'could not start')
+    await new Promise(sent => process.send?.({ failed: error instanceof Error ? error.message : String(error) }, sent))
+    return 1
+  }
+}
+
+function tell(url: string, clouds: string): void {
+  process.stdout.write(`The cloud is up at ${url}
+
+    export OS_CLIENT_CONFIG_FILE=${clouds} OS_CLOUD=nubo
+    openstack catalog list
+`)
+}

@@ -1,0 +1,115 @@
+/**
+ * The controller as `nubo up` starts it: every service, first content of the cloud included. As a process of its own it is started by root,
+ * loads all its code, and then becomes the unprivileged user before it reads a byte of anybody: so the program may lie where that user
+ * cannot read it.
+ */
+import { rmSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { type Config, loadConfig, type Settings } from '#kit/config.ts'
+import { type Log, openLog } from '#kit/log.ts'
+import { authenticate, bootstrap, bootstrapPrepare, bootstrapped } from '#services/keystone/index.ts'
+import { type Controller, startController } from './controller.ts'
+import { CATALOG, SERVICES } from './services.ts'
+
+/** What the parent tells. Plain data: it crosses a process boundary. */
+export interface ControlledOptions {
+  configFile: string
+  /** Folder of the controller's own files. */
+  folder: string
+  databaseUrl: string
+  at: { host: string; port: number }
+  /** URL under which clients reach it. */
+  publicUrl: string
+  tls?: { key: string; cert: string }
+  region: string
+  passwords: { admin: string; demo: string }
+  record?: string
+  local?: { socket: string; host: string; secret: string }
+  inProcess?: string[]
+  user?: { uid: number; gid: number }
+  logLevel?: string
+}
+
+/** All settings of the program. */
+export const sections = (): Settings[] => SERVICES.flatMap(s => s.settings ?? [])
+
+/** The configuration of a controller: the operators' file, with the controller's own folder as its data folder. */
+export function controllerConfig(options: Pick<ControlledOptions, 'configFile' | 'folder'>): Config {
+  return loadConfig(options.configFile, sections(), { nubo: { data: options.folder } })
+}
+
+/** Starts it in this process. */
+export async function startControlled(options: ControlledOptions, log: Log): Promise<Controller> {
+  const names = SERVICES.map(s => s.name)
+  if (options.local) rmSync(options.local.socket, { force: true })
+  return startController({
+    config: controllerConfig(options),
+    policyFolder: dirname(options.configFile),
+    log,
+    name: options.local?.host ?? 'controller',
+    databaseUrl: options.databaseUrl,
+    services: SERVICES,
+    api: names,
+    work: names,
+    identify: async env =>
+      authenticate(
+        env,
+        SERVICES.map(({ prefix, type }) => ({ prefix, type })),
+      ),
+    at: options.at,
+    tls: options.tls,
+    record: options.record,
+    local: options.local,
+    inProcess: options.inProcess,
+    async prepare(env) {
+      const wanted = {
+        adminPassword: options.passwords.admin,
+        demoPassword: options.passwords.demo,
+        publicUrl: options.publicUrl,
+        region: options.region,
+        services: CATALOG.filter(c => names.includes(c.name)),
+      }
+      // Hashing takes a while on purpose; users that exist keep the password they have.
+      const prepared = (await bootstrapped(env.db.read))
+        ? { ...wanted, adminHash: '', demoHash: '' }
+        : await bootstrapPrepare(env, wanted)
+      await env.db.tx(tx => bootstrap(tx, prepared))
+    },
+  })
+}
+
+/** The body of the controller's own process: waits for its options, becomes the user, starts, and ends with its parent. */
+export async function controlledMain(): Promise<void> {
+  const options = await new Promise<ControlledOptions>(resolve =>
+    process.once('message', message => resolve(message as ControlledOptions)),
+  )
+  if (options.user) {
+    process.setgroups?.([])
+    process.setgid?.(options.user.gid)
+    process.setuid?.(options.user.uid)
+  }
+  const log = openLog({ level: options.logLevel as 'info', readable: false })
+  let controller: Controller | undefined
+  let ending = false
+  const end = async (): Promise<void> => {
+    if (ending) return
+    ending = true
+    await controller?.close()
+    process.exit(0)
+  }
+  process.once('SIGTERM', () => void end())
+  process.once('SIGINT', () => {}) // a terminal's Ctrl-C reaches the whole group; the parent tells when to end
+  process.once('disconnect', () => void end())
+  process.on('uncaughtException', err => {
+    log.fatal({ err }, 'uncaught; the process ends and its work is taken up again')
+    process.exit(1)
+  })
+  try {
+    controller = await startControlled(options, log)
+    process.send!({ ready: controller.url })
+  } catch (error) {
+    log.error({ err: error }, 'the controller could not start')
+    process.send!({ failed: error instanceof Error ? error.message : String(error) })
+    process.exit(1)
+  }
+}

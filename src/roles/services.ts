@@ -1,0 +1,14 @@
+/** Every service of the program, left to right: each may call those before it. */
+import type { Service } from '#kit/service.ts'
+import { keystone } from '#services/keystone/index.ts'
+
+export const SERVICES: readonly Service[] = [keystone]
+
+/** What the catalog says of each service, as DevStack's path prefixes have it. */
+export const CATALOG: readonly { name: string; type: string; path: string; description: string }[] = [
+  { name: 'keystone', type: 'identity', path: '/identity', description: 'Identity' },
+  { name: 'placement', type: 'placement', path: '/placement', description: 'Placement' },
+  { name: 'glance', type: 'image', path: '/image', description: 'Images' },
+  { name: 'neutron', type: 'network', path: '/networking', description: 'Networking' },
+  { name: 'nova', type: 'compute', path: '/compute/v2.1', description: 'Compute' },
+]
