@@ -36,6 +36,8 @@ export interface DialOptions {
 
 const PAUSE_MIN = 50
 const PAUSE_MAX = 3000
+/** A link that lasted so long makes the next pause short again. */
+const STABLE_MS = 5000
 const CONNECT_MS = 10_000
 const HANDSHAKE_MS = 10_000
 
@@ -220,6 +222,7 @@ class Line {
   #peer: Peer | null = null
   #timer: NodeJS.Timeout | undefined
   #failures = 0
+  #since = 0
   /** The controller behind this way, when another way leads there already: nothing is done until that one is lost. */
   #double: string | null = null
   #why = ''
@@ -266,7 +269,7 @@ class Line {
           return
         }
         controller = hello.controller
-        this.#failures = 0
+        this.#since = performance.now()
         this.#why = ''
         peer.notify('link.ready', null)
         log.info({ controller, address: this.#way.address }, 'connected to a controller')
@@ -277,6 +280,8 @@ class Line {
         clearTimeout(timer)
         this.#peer = null
         if (controller !== null) this.#o.down(controller)
+        // A link that broke at once is no success: two processes that take one host's name must not chase each other.
+        if (controller !== null && performance.now() - this.#since > STABLE_MS) this.#failures = 0
         this.#again(why)
       },
     })

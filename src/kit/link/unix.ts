@@ -184,6 +184,8 @@ export interface UnixOptions {
   log: LinkLog
   /** Permission bits of the socket; the agent is root, so 0600 is right. */
   mode?: number
+  /** How long a stranger may take to say who it is, in milliseconds. */
+  claimMs?: number
 }
 
 /**
@@ -240,9 +242,9 @@ function isAlive(path: string): Promise<boolean> {
   })
 }
 
-async function welcome(socket: Socket, { path, hosts, authenticate }: UnixOptions): Promise<void> {
+async function welcome(socket: Socket, { path, hosts, authenticate, claimMs = CLAIM_MS }: UnixOptions): Promise<void> {
   const wire = new SocketWire(socket, `unix ${path}`, CLAIM_BYTES)
-  const claim = claimOf(parsed(await wire.first(AbortSignal.timeout(CLAIM_MS))))
+  const claim = claimOf(parsed(await wire.first(AbortSignal.timeout(claimMs))))
   try {
     if (!claim || !(await authenticate(claim))) {
       wire.send(JSON.stringify({ refused: 'not a known host, or not its secret' }))
