@@ -1,0 +1,46 @@
+/** Nova's table of contents: all that the compute service has. */
+import { badRequest } from '#kit/fault.ts'
+import type { Call, Route } from '#kit/http/route.ts'
+import type { Service } from '#kit/service.ts'
+import { discoveryRoutes } from './discovery.routes.ts'
+import { flavorAccessRoutes } from './flavors/access.routes.ts'
+import { flavorRoutes } from './flavors/routes.ts'
+import { flavorSpecRoutes } from './flavors/specs.routes.ts'
+import { keypairRoutes } from './keypairs/routes.ts'
+import { migrations } from './migrations/index.ts'
+import { policies } from './policy.ts'
+import { novaSettings } from './settings.ts'
+import { microversions } from './versions.ts'
+import { wire } from './wire.ts'
+
+const routes: Route[] = [...discoveryRoutes, ...flavorRoutes, ...flavorAccessRoutes, ...flavorSpecRoutes, ...keypairRoutes]
+
+/** A URL may name a project: it must be the token's. */
+function inOwnProject(route: Route): Route {
+  const { target } = route
+  return {
+    ...route,
+    async target(call: Call) {
+      const { project_id } = call.params
+      if (project_id !== undefined && project_id !== call.ctx.projectId) {
+        throw badRequest(
+          `Malformed request URL: URL's project_id '${project_id}' doesn't match Context's project_id '${call.ctx.projectId}'`,
+        )
+      }
+      return target?.(call)
+    },
+  }
+}
+
+export const nova: Service = {
+  name: 'nova',
+  type: 'compute',
+  prefix: '/compute',
+  mounts: ['/v2.1', '/v2.1/:project_id', '/v2', '/v2/:project_id'],
+  wire,
+  microversions,
+  routes: routes.map(inOwnProject),
+  policies,
+  migrations,
+  settings: novaSettings,
+}
