@@ -260,12 +260,12 @@ export function containerRows(h: Handle, policy: number, options: ListOptions): 
 }
 
 /** A listing as the JSON text that goes to the client. */
-export function containerListing(h: Handle, policy: number, options: ListOptions): string {
-  return JSON.stringify(containerRows(h, policy, options).map(row => ('subdir' in row ? row : item(row))))
+export function containerListing(h: Handle, policy: number, options: ListOptions, account: string): string {
+  return JSON.stringify(containerRows(h, policy, options).map(row => ('subdir' in row ? row : item(row, account))))
 }
 
 /** A row as the wire shows it: sizes and ETags that ride in other columns are put in their places. */
-export function item(row: Listed): Record<string, unknown> {
+export function item(row: Listed, account: string): Record<string, unknown> {
   const time = [row.created_at, row.type_at, row.meta_at].reduce((a, b) => (a > b ? a : b))
   const out: Record<string, unknown> = {
     bytes: row.size,
@@ -286,8 +286,21 @@ export function item(row: Listed): Record<string, unknown> {
       const cut = param.indexOf('=')
       out[param.slice(0, cut).trim()] = param.slice(cut + 1).trim()
     }
+    if (out.symlink_target !== undefined) describeLink(out, account)
   }
   return out
+}
+
+/** Says of a link where it leads; a link that is the store's own (a version) shows the size and ETag of what it stands for. */
+function describeLink(out: Record<string, unknown>, account: string): void {
+  const target = String(out.symlink_target)
+  out.symlink_path = `/v1/${out.symlink_target_account ?? encodeURIComponent(account)}/${target}`
+  if (out.symlink_target_etag !== undefined) {
+    out.symlink_etag = out.symlink_target_etag
+    out.symlink_bytes = Number(out.symlink_target_bytes)
+    if (target.startsWith('%00')) Object.assign(out, { hash: out.symlink_etag, bytes: out.symlink_bytes })
+  }
+  for (const name of ['', '_account', '_etag', '_bytes']) delete out[`symlink_target${name}`]
 }
 
 /** For replicas: rows after one. */

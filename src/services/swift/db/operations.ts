@@ -56,7 +56,7 @@ export const operations = {
   'container.list': (a: Access, p: { options: ListOptions; policy: number | null }) => {
     if (!a.h) return null
     const info = container.containerInfo(a.h)
-    const listing = info.is_deleted ? '[]' : container.containerListing(a.h, p.policy ?? info.policy, p.options)
+    const listing = info.is_deleted ? '[]' : container.containerListing(a.h, p.policy ?? info.policy, p.options, info.account)
     return { info, listing }
   },
   'container.raw': (a: Access, p: { options: ListOptions; policy: number }) =>

@@ -38,14 +38,17 @@ export function transfer(req: Req, kind: 'account' | 'container', also: string[]
 }
 
 const HIDDEN_IN = ['x-account-sysmeta-', 'x-container-sysmeta-', 'x-object-sysmeta-', 'x-object-transient-sysmeta-', 'x-backend']
-const HIDDEN_IN_EXACT = ['x-timestamp', 'x-sync-timestamp']
+/** A client's own `X-Timestamp`, which only container sync may look at. */
+export const INBOUND_TIME = 'x-backend-inbound-x-timestamp'
 
 /** What a client may not say: the store's own headers. In place. */
 export function gateIn(headers: Headers): void {
+  const time = headers['x-timestamp']
   for (const name in headers) {
-    if (name.startsWith('x-') && (HIDDEN_IN.some(prefix => name.startsWith(prefix)) || HIDDEN_IN_EXACT.includes(name)))
+    if (name.startsWith('x-') && (name === 'x-timestamp' || HIDDEN_IN.some(prefix => name.startsWith(prefix))))
       delete headers[name]
   }
+  if (time !== undefined) headers[INBOUND_TIME] = time
 }
 
 /** What a client does not see. */

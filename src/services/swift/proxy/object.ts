@@ -79,7 +79,8 @@ async function get(cluster: Cluster, req: Req, at: ObjectAt): Promise<Res> {
 
 function finish(res: Res): Res {
   const headers: Headers = { ...res.headers }
-  delete headers['x-backend-role']
+  headers['content-type'] = headers['content-type']?.replace(/;\s*swift_bytes=\d+/, '')
+  if (headers['content-type'] === undefined) delete headers['content-type']
   if (headers['x-timestamp'] && headers['x-backend-timestamp'] === undefined) delete headers['x-timestamp']
   return { ...res, headers }
 }

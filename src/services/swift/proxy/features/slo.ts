@@ -1,0 +1,329 @@
+/** Static large objects: a JSON manifest names the segments, their sizes and ETags, all checked when it is stored. */
+import { createHash } from 'node:crypto'
+import { respond } from '../../http/conditional.ts'
+import {
+  type App,
+  discard,
+  type Headers,
+  isTrue,
+  ok,
+  type Req,
+  type Res,
+  readAll,
+  refuse,
+  reply,
+  Stop,
+  type Stream,
+  subRequest,
+} from '../../http/message.ts'
+import { pathOf, type Site, type Step } from '../site.ts'
+import { deleteMany } from './bulk.ts'
+import { ignore } from './dlo.ts'
+import { formatOf } from './listings.ts'
+import { lengthOf, type Segment, segmentedBody } from './segments.ts'
+
+/** An entry of a manifest as a client sends it. */
+interface Given {
+  path?: string
+  etag?: string | null
+  size_bytes?: number | null
+  range?: string | null
+  data?: string
+}
+/** As it is stored. */
+export interface Stored {
+  name?: string
+  bytes?: number
+  hash?: string
+  content_type?: string
+  last_modified?: string
+  range?: string
+  sub_slo?: boolean
+  data?: string
+}
+
+const SIZE = 'x-object-sysmeta-slo-size'
+const ETAG = 'x-object-sysmeta-slo-etag'
+
+/** Manifests in, whole objects out. */
+export const slo: Step = (next, site) => async req => {
+  const path = pathOf(req)
+  if (!path?.object) return next(req)
+  const kind = req.query.get('multipart-manifest')
+  if (req.method === 'PUT' && kind === 'put') return putManifest(next, site, req, path.account)
+  if (req.method === 'DELETE' && kind === 'delete')
+    return deleteAll(next, site, req, path.account, `/${path.container}/${path.object}`)
+  if (req.method === 'GET' || req.method === 'HEAD') return get(next, req, path.account)
+  if (req.method === 'PUT' && req.headers['x-static-large-object'] !== undefined) delete req.headers['x-static-large-object']
+  return next(req)
+}
+
+function parse(site: Site, body: Buffer): Given[] {
+  let list: unknown
+  try {
+    list = JSON.parse(body.toString())
+  } catch {
+    throw new Stop(refuse(400, 'Manifest must be valid JSON.\n'))
+  }
+  if (!Array.isArray(list)) throw new Stop(refuse(400, 'Manifest must be a list.\n'))
+  if (list.length > site.settings.segmentLimits.maxManifestSegments)
+    throw new Stop(refuse(413, `Number of object-backed segments must be <= ${site.settings.segmentLimits.maxManifestSegments}`))
+  const problems: string[] = []
+  for (const [i, item] of (list as Given[]).entries()) {
+    if (typeof item !== 'object' || item === null) problems.push(`Index ${i}: not a JSON object`)
+    else if (item.data !== undefined) {
+      if (typeof item.data !== 'string' || !/^[A-Za-z0-9+/]*={0,2}$/.test(item.data) || item.data.length === 0)
+        problems.push(`Index ${i}: data must be valid base64`)
+    } else if (typeof item.path !== 'string' || !/^\/?[^/]+\/.+$/s.test(item.path))
+      problems.push(`Index ${i}: path does not refer to an object. Path must be of the form /container/object.`)
+    else {
+      const unknown = Object.keys(item).filter(key => !['path', 'etag', 'size_bytes', 'range'].includes(key))
+      if (unknown.length) problems.push(`Index ${i}: extraneous keys ${unknown.map(key => `"${key}"`).join(', ')}`)
+      if (
+        item.size_bytes != null &&
+        (!Number.isInteger(Number(item.size_bytes)) || Number(item.size_bytes) < site.settings.segmentLimits.minSegmentSize)
+      )
+        problems.push(`Index ${i}: invalid size_bytes`)
+      if (item.range != null && !/^(\d+-\d*|-\d+)$/.test(item.range)) problems.push(`Index ${i}: invalid range`)
+    }
+  }
+  if (problems.length) throw new Stop(refuse(400, `${problems.join('\n')}\n`))
+  if (list.length === 0) throw new Stop(refuse(400, 'Manifest must contain at least one segment.\n'))
+  return list as Given[]
+}
+
+async function putManifest(next: App, site: Site, req: Req, account: string): Promise<Res> {
+  if (req.length !== null && req.length > site.settings.segmentLimits.maxManifestSize)
+    return refuse(413, 'Manifest File > max_manifest_size bytes')
+  if (req.headers['x-copy-from'] !== undefined) return refuse(405, 'Multipart Manifest PUTs cannot be COPY requests')
+  if (req.length === 0)
+    return refuse(req.headers['content-length'] === undefined ? 411 : 400, 'Manifest must contain at least one segment.\n')
+  const given = parse(site, await readAll(req.body, site.settings.segmentLimits.maxManifestSize))
+  const work = (): Promise<Res> => storeManifest(next, site, req, account, given)
+  return isTrue(req.query.get('heartbeat')) ? heartbeat(req, work) : work()
+}
+
+/** Whitespace while the segments are looked at, the real status in the body: keeps impatient proxies quiet. */
+function heartbeat(req: Req, work: () => Promise<Res>): Res {
+  const json = formatOf(req) === 'application/json'
+  const body = async function* (): AsyncGenerator<Buffer> {
+    const running = work()
+    let res: Res | null = null
+    while (res === null) {
+      let timer: NodeJS.Timeout | undefined
+      const tick = new Promise<null>(resolve => {
+        timer = setTimeout(() => resolve(null), 10_000)
+      })
+      res = await Promise.race([running, tick])
+      clearTimeout(timer)
+      if (res === null) yield Buffer.from(' ')
+    }
+    const text = (await readAll(res.body)).toString()
+    const status = `${res.status} ${res.status === 201 ? 'Created' : (res.reason ?? '')}`.trim()
+    yield Buffer.from(
+      json
+        ? `\r\n\r\n${JSON.stringify({ 'Response Status': status, 'Response Body': text, Etag: res.headers.etag, 'Last Modified': res.headers['last-modified'] })}`
+        : `\r\n\r\nResponse Status: ${status}\nResponse Body: ${text}\nEtag: ${res.headers.etag ?? ''}\nLast Modified: ${res.headers['last-modified'] ?? ''}\n`,
+    )
+  }
+  return { status: 202, headers: { 'content-type': json ? 'application/json' : 'text/plain' }, body: body() }
+}
+
+async function storeManifest(next: App, site: Site, req: Req, account: string, given: Given[]): Promise<Res> {
+  const problems: [string, string][] = []
+  const heads = new Map<string, Promise<Res>>()
+  const head = (path: string): Promise<Res> => {
+    let known = heads.get(path)
+    if (!known) {
+      const headers: Headers = {}
+      for (const name of ['x-auth-token', 'x-storage-token', 'x-service-token', 'x-timestamp'])
+        if (req.headers[name] !== undefined) headers[name] = req.headers[name]
+      known = next(subRequest(req, { method: 'HEAD', path: `/v1/${account}${path}`, headers, source: 'SLO' }))
+      heads.set(path, known)
+    }
+    return known
+  }
+  const stored: Stored[] = []
+  const sum = createHash('md5')
+  let total = 0
+  for (let at = 0; at < given.length; at += 16)
+    await Promise.all(given.slice(at, at + 16).map(item => (item.path === undefined ? null : head(slashed(item.path)))))
+  for (const item of given) {
+    if (item.path === undefined) {
+      const data = Buffer.from(item.data!, 'base64')
+      sum.update(createHash('md5').update(data).digest('hex'))
+      total += data.length
+      stored.push({ data: item.data })
+      continue
+    }
+    const path = slashed(item.path)
+    const res = await head(path)
+    if (!ok(res.status)) {
+      problems.push([path, `${res.status} ${res.status === 404 ? 'Not Found' : (res.reason ?? 'Error')}`])
+      continue
+    }
+    const size = Number(res.headers['content-length'])
+    const etag = (res.headers['x-manifest-etag'] ?? res.headers.etag).replaceAll('"', '')
+    const shownEtag = res.headers.etag.replaceAll('"', '')
+    if (item.size_bytes != null && size !== Number(item.size_bytes)) problems.push([path, 'Size Mismatch'])
+    else if (item.etag != null && item.etag !== '' && item.etag.replaceAll('"', '') !== shownEtag && item.etag !== etag)
+      problems.push([path, 'Etag Mismatch'])
+    else if (size < site.settings.segmentLimits.minSegmentSize)
+      problems.push([path, `Too Small; each segment must be at least ${site.settings.segmentLimits.minSegmentSize} byte.`])
+    else {
+      const part = item.range == null ? null : rangeOf(item.range, size)
+      if (item.range != null && !part) {
+        problems.push([path, 'Unsatisfiable Range'])
+        continue
+      }
+      const isSlo = isTrue(res.headers['x-static-large-object'])
+      const entry: Stored = {
+        name: path,
+        bytes: size,
+        hash: shownEtag,
+        content_type: res.headers['content-type'],
+        last_modified: isoOf(res.headers['last-modified']),
+      }
+      if (part && (part[0] !== 0 || part[1] !== size)) entry.range = `${part[0]}-${part[1] - 1}`
+      if (isSlo) entry.sub_slo = true
+      sum.update(entry.range ? `${shownEtag}:${entry.range};` : shownEtag)
+      total += part ? part[1] - part[0] : size
+      stored.push(entry)
+    }
+  }
+  if (problems.length) return problemPage(req, problems)
+  const etag = sum.digest('hex')
+  const asked = req.headers.etag?.replaceAll('"', '')
+  if (asked !== undefined && asked !== etag) return refuse(422)
+  const json = Buffer.from(JSON.stringify(stored))
+  const manifestEtag = createHash('md5').update(json).digest('hex')
+  const headers: Headers = {
+    ...req.headers,
+    'x-static-large-object': 'True',
+    [SIZE]: String(total),
+    [ETAG]: etag,
+    etag: manifestEtag,
+    'content-length': String(json.length),
+  }
+  delete headers['transfer-encoding']
+  headers['content-type'] = `${headers['content-type'] ?? 'application/octet-stream'};swift_bytes=${total}`
+  const own = headers['x-object-sysmeta-container-update-override-etag']
+  headers['x-object-sysmeta-container-update-override-etag'] = `${own ?? manifestEtag}; slo_etag=${etag}`
+  const query = new Map(req.query)
+  const res = await next({ ...req, query, headers, body: one(json), length: json.length, footers: undefined })
+  if (ok(res.status)) res.headers.etag = `"${etag}"`
+  return res
+}
+
+const slashed = (path: string): string => (path.startsWith('/') ? path : `/${path}`)
+const isoOf = (date: string | undefined): string => (date ? `${new Date(date).toISOString().slice(0, 19)}.000000` : '')
+
+/** The bytes [first, end) that a manifest's range means; null when there are none. */
+export function rangeOf(range: string, size: number): [number, number] | null {
+  const [first, last] = range.split('-')
+  if (first === '') return Number(last) > 0 ? [Math.max(0, size - Number(last)), size] : null
+  if (Number(first) >= size || (last !== '' && Number(last) < Number(first))) return null
+  return [Number(first), last === '' ? size : Math.min(Number(last) + 1, size)]
+}
+
+function problemPage(req: Req, problems: [string, string][]): Res {
+  if (formatOf(req) === 'application/json')
+    return reply(400, { 'content-type': 'application/json' }, JSON.stringify({ Errors: problems }))
+  return reply(400, { 'content-type': 'text/plain' }, `Errors:\n${problems.map(([path, why]) => `${path}, ${why}`).join('\n')}\n`)
+}
+
+async function* one(bytes: Buffer): AsyncGenerator<Buffer> {
+  yield bytes
+}
+
+/** The segments that a stored manifest means. */
+export function segmentsOf(list: Stored[]): Segment[] {
+  return list.map(item => {
+    if (item.data !== undefined) {
+      const data = Buffer.from(item.data, 'base64')
+      return { data, etag: null, size: data.length, first: 0, end: data.length, nested: false }
+    }
+    const [first, end] = item.range ? rangeOf(item.range, item.bytes!)! : [0, item.bytes!]
+    return { path: item.name, etag: item.hash!, size: item.bytes!, first, end, nested: item.sub_slo === true }
+  })
+}
+
+async function get(next: App, req: Req, account: string): Promise<Res> {
+  const kind = req.query.get('multipart-manifest')
+  const headers = { ...req.headers }
+  if (kind !== 'get') {
+    headers['x-backend-etag-is-at'] = [req.headers['x-backend-etag-is-at'], ETAG].filter(Boolean).join(',')
+    headers['x-backend-ignore-range-if-metadata-present'] = ignore(req, 'x-static-large-object')
+  }
+  const res = await next({ ...req, headers })
+  if (!isTrue(res.headers['x-static-large-object'])) return res
+  if (kind === 'get') return ok(res.status) ? manifest(req, res) : res
+  const shown: Headers = { ...res.headers, etag: `"${res.headers[ETAG]}"`, 'x-manifest-etag': res.headers.etag }
+  if (res.status === 304 || res.status === 412) return { ...res, headers: shown }
+  if (!ok(res.status)) return res
+  const size = Number(res.headers[SIZE])
+  const lastModified = Date.parse(res.headers['last-modified']) / 1000
+  if (req.method === 'HEAD') {
+    discard(res)
+    return respond(req, shown, { size, lastModified, open: () => null })
+  }
+  const list = JSON.parse((await readAll(res.body)).toString()) as Stored[]
+  const segments = segmentsOf(list)
+  const open = await segmentedBody(next, req, account, segments, 'SLO')
+  return respond(req, shown, { size: lengthOf(segments), lastModified, open })
+}
+
+/** `?multipart-manifest=get`: the manifest itself, `format=raw` in the form in which it can be stored again. */
+async function manifest(req: Req, res: Res): Promise<Res> {
+  if (req.method === 'HEAD') return { ...res, headers: { ...res.headers, 'content-type': 'application/json; charset=utf-8' } }
+  let bytes = await readAll(res.body)
+  if (req.query.get('format') === 'raw') {
+    const list = JSON.parse(bytes.toString()) as Stored[]
+    const raw = list.map(item =>
+      item.data !== undefined
+        ? { data: item.data }
+        : { path: item.name, etag: item.hash, size_bytes: item.bytes, ...(item.range ? { range: item.range } : {}) },
+    )
+    bytes = Buffer.from(JSON.stringify(raw))
+    res.headers.etag = createHash('md5').update(bytes).digest('hex')
+  }
+  return {
+    ...res,
+    headers: { ...res.headers, 'content-type': 'application/json; charset=utf-8', 'content-length': String(bytes.length) },
+    body: bytes,
+  }
+}
+
+async function deleteAll(next: App, site: Site, req: Req, account: string, path: string): Promise<Res> {
+  const paths: string[] = []
+  const collect = async (at: string, depth: number): Promise<Res | null> => {
+    const headers: Headers = {}
+    for (const name of ['x-auth-token', 'x-storage-token', 'x-service-token'])
+      if (req.headers[name] !== undefined) headers[name] = req.headers[name]
+    const res = await next(
+      subRequest(req, {
+        method: 'GET',
+        path: `/v1/${account}${at}`,
+        query: new Map([['multipart-manifest', 'get']]),
+        headers,
+        source: 'SLO',
+      }),
+    )
+    if (!ok(res.status)) return res
+    if (!isTrue(res.headers['x-static-large-object'])) {
+      discard(res)
+      return depth === 0 ? refuse(400, 'Not an SLO manifest') : null
+    }
+    for (const item of JSON.parse((await readAll(res.body)).toString()) as Stored[]) {
+      if (item.name === undefined) continue
+      if (item.sub_slo) await collect(item.name, depth + 1)
+      paths.push(item.name)
+    }
+    return null
+  }
+  const problem = await collect(path, 0)
+  if (problem && problem.status !== 404) return problem
+  return deleteMany(next, site, req, account, [...new Set([...paths, path])], 'SLO')
+}
+
+export type { Stream }

@@ -1,0 +1,124 @@
+/** Temporary URLs: whoever has the URL may use one method on one object (or all under a prefix) until a time. */
+import { isIP } from 'node:net'
+import ipaddr from 'ipaddr.js'
+import { type Headers, ok, quote, type Req, type Res, reply, text } from '../../http/message.ts'
+import { accountInfo, containerInfo } from '../info.ts'
+import { pathOf, type Site, type Step } from '../site.ts'
+import { signatureFits } from './discovery.ts'
+
+const KEYS = ['meta-temp-url-key', 'meta-temp-url-key-2']
+
+/** The keys of an account or container. */
+export async function keysOf(
+  site: Site,
+  req: Req,
+  account: string,
+  container: string,
+): Promise<{ account: string[]; container: string[] }> {
+  const pick = (headers: Headers, kind: string): string[] =>
+    KEYS.map(name => headers[`x-${kind}-${name}`])
+      .filter(Boolean)
+      .map(text)
+  const owner = await accountInfo(site.cluster, req.env, account)
+  const box = await containerInfo(site.cluster, req.env, account, container)
+  return { account: pick(owner.headers, 'account'), container: pick(box.headers, 'container') }
+}
+
+/** Seconds since 1970 of a time given as a number or in ISO 8601; null for neither. */
+export function timeOf(value: string): number | null {
+  if (/^\d+$/.test(value)) return Number(value)
+  if (!/^\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(Z|[+-]\d{4})?)?$/.test(value)) return null
+  const time = Date.parse(value.replace(/([+-]\d\d)(\d\d)$/, '$1:$2').replace(/(T\d\d:\d\d:\d\d)$/, '$1Z'))
+  return Number.isNaN(time) ? null : time / 1000
+}
+
+const invalid = (req: Req): Res =>
+  reply(
+    401,
+    { 'content-type': 'text/plain', 'www-authenticate': `Swift realm="${pathOf(req)?.account ?? 'unknown'}"` },
+    req.method === 'HEAD' ? '' : '401 Unauthorized: Temp URL invalid\n',
+  )
+
+/** Lets signed requests in. */
+export const tempurl: Step = (next, site) => async req => {
+  const signature = req.query.get('temp_url_sig')
+  const expiry = req.query.get('temp_url_expires')
+  if (signature === undefined && expiry === undefined) return next(req)
+  if (req.method === 'OPTIONS') return next(req)
+  const path = pathOf(req)
+  if (!path?.object || !path.container || !signature || !expiry) return invalid(req)
+  const expires = timeOf(expiry)
+  if (expires === null || expires < Date.now() / 1000) return invalid(req)
+  if (!site.settings.tempurlMethods.includes(req.method)) return invalid(req)
+  const prefix = req.query.get('temp_url_prefix')
+  if (prefix !== undefined && !path.object.startsWith(prefix)) return invalid(req)
+  const range = req.query.get('temp_url_ip_range')
+  if (range !== undefined && !inRange(req.env.remote, range)) return invalid(req)
+  const methods = req.method === 'HEAD' ? ['HEAD', 'GET', 'PUT', 'POST'] : [req.method]
+  const below = prefix === undefined ? path.object : prefix
+  const signed = ['', req.env.mount].map(
+    mount => `${prefix === undefined ? '' : 'prefix:'}${mount}/v1/${path.account}/${path.container}/${below}`,
+  )
+  const keys = await keysOf(site, req, path.account, path.container)
+  const fits = (list: string[]): boolean =>
+    list.length > 0 &&
+    methods.some(method =>
+      signed.some(one =>
+        signatureFits(
+          signature,
+          list,
+          `${range === undefined ? '' : `ip=${range}\n`}${method}\n${expires}\n${one}`,
+          site.settings.digests,
+        ),
+      ),
+    )
+  const scope = fits(keys.account) ? 'account' : fits(keys.container) ? 'container' : null
+  if (!scope) return invalid(req)
+  return run(next, req, path, scope, expires)
+}
+
+async function run(
+  next: (req: Req) => Promise<Res>,
+  req: Req,
+  path: { account: string; container: string | null; object: string | null },
+  scope: 'account' | 'container',
+  expires: number,
+): Promise<Res> {
+  req.env.who = { userId: '.tempurl', userName: '.tempurl', projectId: null, projectName: null, roles: [], groups: ['.tempurl'] }
+  req.env.authorizeOverride = true
+  req.env.authorize = asked => {
+    const target = pathOf(asked)
+    const inside = target?.account === path.account && (scope === 'account' || target.container === path.container)
+    return inside ? null : reply(401, { 'content-type': 'text/plain' }, '401 Unauthorized: Temp URL invalid\n')
+  }
+  if (req.method === 'PUT' && req.headers['x-object-manifest'] !== undefined)
+    return reply(400, { 'content-type': 'text/plain' }, 'The header X-Object-Manifest is not allowed in this tempurl')
+  delete req.headers['x-timestamp']
+  const res = await next(req)
+  const headers: Headers = {}
+  for (const name in res.headers)
+    if (!name.startsWith('x-object-meta-') || name.startsWith('x-object-meta-public-')) headers[name] = res.headers[name]
+  if (!ok(res.status) || (req.method !== 'GET' && req.method !== 'HEAD')) return { ...res, headers }
+  const name = req.query.get('filename') ?? path.object!.split('/').pop()!
+  if (req.query.has('inline')) headers['content-disposition'] = req.query.has('filename') ? disposition('inline', name) : 'inline'
+  else if (req.query.has('filename') || headers['content-disposition'] === undefined)
+    headers['content-disposition'] = disposition('attachment', name)
+  headers.expires = new Date(expires * 1000).toUTCString()
+  return { ...res, headers }
+}
+
+const disposition = (kind: string, name: string): string =>
+  `${kind}; filename="${quote(name, '').replaceAll('%20', ' ').replaceAll('%22', '%22')}"; filename*=UTF-8''${quote(name, '')}`
+
+function inRange(remote: string, range: string): boolean {
+  const plain = remote.replace(/^::ffff:/, '')
+  if (!isIP(plain)) return false
+  try {
+    const address = ipaddr.parse(plain)
+    if (!range.includes('/')) return ipaddr.parse(range).toString() === address.toString()
+    const [base, bits] = ipaddr.parseCIDR(range)
+    return base.kind() === address.kind() && address.match([base, bits] as never)
+  } catch {
+    return false // a range that is none lets nobody in
+  }
+}
