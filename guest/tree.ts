@@ -34,12 +34,15 @@ const PROGRAMS = [
   'bin/busybox',
   'sbin/dropbear',
   'bin/dropbearkey',
+  'bin/dbclient',
   'sbin/sfdisk',
   'sbin/resize2fs',
   'sbin/mke2fs',
   'sbin/blkid',
   'bin/lsblk',
   'bin/partx',
+  'bin/findmnt',
+  'bin/mountpoint',
   'sbin/qemu-ga',
   'bin/sudo',
   'bin/jq',
@@ -163,6 +166,7 @@ async function placeApplets(root: string): Promise<void> {
   // Where other programs expect them.
   for (const name of ['init', 'getty', 'modprobe', 'reboot', 'poweroff', 'halt'])
     await symlink('../bin/busybox', join(root, 'usr/sbin', name))
+  await symlink('dbclient', join(root, 'usr/bin/ssh'))
   await symlink('mke2fs', join(root, 'usr/sbin/mkfs.ext4'))
 }
 
