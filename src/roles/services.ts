@@ -1,8 +1,9 @@
 /** Every service of the program, left to right: each may call those before it. */
 import type { Service } from '#kit/service.ts'
 import { keystone } from '#services/keystone/index.ts'
+import { placement } from '#services/placement/index.ts'
 
-export const SERVICES: readonly Service[] = [keystone]
+export const SERVICES: readonly Service[] = [keystone, placement]
 
 /** What the catalog says of each service, as DevStack's path prefixes have it. */
 export const CATALOG: readonly { name: string; type: string; path: string; description: string }[] = [

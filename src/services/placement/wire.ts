@@ -1,0 +1,20 @@
+/** Placement's envelope: a list of errors, each with a machine code from 1.23 on. Source: the API reference, "Errors". */
+import { STATUS_CODES } from 'node:http'
+import type { Wire } from '#kit/service.ts'
+
+export const wire: Wire = {
+  fault: (fault, { version, requestId }) => ({
+    body: {
+      errors: [
+        {
+          status: fault.status,
+          title: STATUS_CODES[fault.status] ?? 'Error',
+          detail: `${fault.message}\n\n   `,
+          request_id: requestId,
+          ...(version >= 23 && { code: fault.details.code ?? 'placement.undefined_code' }),
+          ...fault.details.extra,
+        },
+      ],
+    },
+  }),
+}
