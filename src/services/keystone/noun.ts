@@ -52,8 +52,8 @@ export interface Noun {
   options?: Record<string, TSchema>
   /** names of the policy rules after `identity:` */
   rules: { list: string; show: string; create: string; update: string; delete: string }
-  /** A missing one is a 404 for everybody; by default only for those who could see it. */
-  missingFirst?: boolean
+  /** Verbs for which a missing one is a 404 for everybody; otherwise only for those who could see it. */
+  missingFirst?: readonly ('show' | 'update' | 'delete')[]
   /** PUT of a chosen id instead of POST */
   putCreates?: boolean
   /** The filter of a domain-scoped caller: lists show only rows of the domain */
@@ -294,15 +294,15 @@ async function guarded<T>(noun: Noun, values: Record<string, unknown>, work: () 
 export function nounRoutes(noun: Noun): Route[] {
   const one = `${noun.path}/:${noun.one}_id`
   const rule = (name: keyof Noun['rules']) => `identity:${noun.rules[name]}`
-  const common = {
+  const common = (verb: 'show' | 'update' | 'delete') => ({
     async target(call: Call) {
       const id = call.params[`${noun.one}_id`]!
       const row = await nounFetch(noun, call, id)
-      if (!row && noun.missingFirst) throw missing(title(noun), id)
+      if (!row && noun.missingFirst?.includes(verb)) throw missing(title(noun), id)
       return row
     },
     policyTarget: (call: Call) => targetOf(noun, (call as NounCall).target, call as NounCall),
-  }
+  })
   const present = (call: NounCall): Row => {
     if (!call.target) throw missing(title(noun), call.params[`${noun.one}_id`]!)
     return call.target
@@ -333,14 +333,14 @@ export function nounRoutes(noun: Noun): Route[] {
       policyTarget: (call: NounCall) => targetOf(noun, sentOf(noun, call), call),
       handle: (call: NounCall) => create(noun, call).then(row => show(row, call)),
     }),
-    make('GET', one, 'show', { ...common, handle: (call: NounCall) => show(present(call), call) }),
+    make('GET', one, 'show', { ...common('show'), handle: (call: NounCall) => show(present(call), call) }),
     make('PATCH', one, 'update', {
-      ...common,
+      ...common('update'),
       body: bodySchema(noun, false),
       handle: (call: NounCall) => update(noun, call, present(call)).then(row => show(row, call)),
     }),
     make('DELETE', one, 'delete', {
-      ...common,
+      ...common('delete'),
       success: 204,
       async handle(call: NounCall) {
         const row = present(call)

@@ -1,6 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { type Query, sql } from '#kit/db/index.ts'
-import { badRequest, forbidden, unauthorized } from '#kit/fault.ts'
+import { badRequest, forbidden, notFound, unauthorized } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
 import { identityOf } from '../identity.ts'
 import { factsOf } from '../tokens/facts.ts'
@@ -89,7 +89,8 @@ async function tokenMethod(
 ): Promise<Omit<Proof, 'methods'> & { methods: string[] }> {
   if (typeof data.id !== 'string') throw badRequest('Expecting to find id in token.')
   const token = await tokenCheck(env, data.id)
-  if (!token) throw denied()
+  // Clients tell an expired session (404) from wrong credentials (401) by this.
+  if (!token) throw notFound('Failed to validate token')
   const { claims } = token
   const scope = typeof request.scope === 'object' ? request.scope : {}
   if (token.accessToken)

@@ -319,22 +319,24 @@ function ec2View(row: Credential, call: Call) {
 
 const ec2One = {
   path: `${EC2}/:credential_id`,
-  target: async (call: Call): Promise<Credential | null> =>
-    (await call.db
+  // What is not there is missing to everyone, as it says nothing of anybody.
+  async target(call: Call): Promise<Credential> {
+    const id = accessHash(call.params.credential_id!)
+    const row = await call.db
       .selectFrom('keystone.credentials')
       .selectAll()
-      .where('id', '=', accessHash(call.params.credential_id!))
+      .where('id', '=', id)
       .where('type', '=', 'ec2')
-      .executeTakeFirst()) ?? null,
-  policyTarget: (call: Call<unknown, unknown, Credential | null>) => ({
-    ...call.params,
-    target: { credential: call.target ?? {} },
-  }),
+      .executeTakeFirst()
+    if (!row) throw missing('credential', call.params.credential_id!)
+    return row
+  },
+  policyTarget: (call: Call<unknown, unknown, Credential>) => ({ ...call.params, target: { credential: call.target } }),
 }
 
-function ec2Present(call: Call<unknown, unknown, Credential | null>): Credential {
+function ec2Present(call: Call<unknown, unknown, Credential>): Credential {
   const row = call.target
-  if (!row || row.user_id !== call.params.user_id) throw missing('credential', call.params.credential_id!)
+  if (row.user_id !== call.params.user_id) throw missing('credential', call.params.credential_id!)
   projectMust(call, row)
   return row
 }

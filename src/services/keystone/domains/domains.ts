@@ -26,6 +26,7 @@ export const domains: Noun = {
   extra: true,
   options: { immutable: OptionFlag() },
   rules: { list: 'list_domains', show: 'get_domain', create: 'create_domain', update: 'update_domain', delete: 'delete_domain' },
+  missingFirst: ['update', 'delete'],
   listTarget: call => ({ target: { domain: { id: call.ctx.domainId ?? undefined } } }),
   where(query, call) {
     const some = tagged(query.where('keystone.projects.is_domain', '=', true), call)

@@ -20,6 +20,7 @@ export const endpoints: Noun = {
     region: { schema: Nullable(String({ maxLength: 255 })), virtual: true },
     enabled: { schema: Flag(), filter: 'boolean' },
   },
+  missingFirst: ['show', 'update', 'delete'],
   extra: true,
   rules: {
     list: 'list_endpoints',

@@ -34,6 +34,7 @@ export const groups: Noun = {
   },
   extra: true,
   rules: { list: 'list_groups', show: 'get_group', create: 'create_group', update: 'update_group', delete: 'delete_group' },
+  missingFirst: ['delete'],
   domainColumn: 'domain_id',
   listTarget: call => ({ target: { group: { domain_id: call.ctx.domainId ?? undefined } } }),
   async beforeCreate(tx, call, values) {
@@ -85,7 +86,8 @@ export const groupRoutes = [
       if (!call.target) throw missing('group', call.params.group_id!)
       const members = sql<boolean>`id in (select user_id from keystone.memberships where group_id = ${call.target.id}
         union select user_id from keystone.expiring_memberships where group_id = ${call.target.id})`
-      const all = call.db.selectFrom('keystone.users').selectAll('keystone.users').where(members) as unknown as Rows
+      let all = call.db.selectFrom('keystone.users').selectAll('keystone.users').where(members) as unknown as Rows
+      if (call.ctx.domainId) all = all.where('keystone.users.domain_id', '=', call.ctx.domainId)
       const found = await pageOf(filtered(all, call.search, users.fields, 'keystone.users.'), call, users, 'keystone.users.')
       return listView('users', await nounViews(users, found.rows, call), found)
     },

@@ -18,7 +18,7 @@ export const roles: Noun = {
   extra: true,
   options: { immutable: OptionFlag() },
   rules: { list: 'list_roles', show: 'get_role', create: 'create_role', update: 'update_role', delete: 'delete_role' },
-  missingFirst: true,
+  missingFirst: ['show', 'update', 'delete'],
   listTarget: call => ({ target: { domain_id: call.search.get('domain_id') ?? undefined } }),
   // Without domain_id a list is of the global roles.
   where: (query, call) => (call.search.has('domain_id') ? query : query.where('keystone.roles.domain_id', 'is', null)),

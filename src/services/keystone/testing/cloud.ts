@@ -8,7 +8,7 @@ import { testDb } from '#kit/db/test.ts'
 import { listen, server } from '#kit/http/server.ts'
 import type { Hosts } from '#kit/link/index.ts'
 import { openLog } from '#kit/log.ts'
-import { enforcer } from '#kit/policy/index.ts'
+import { enforcer, parseOverrides } from '#kit/policy/index.ts'
 import type { Env } from '#kit/service.ts'
 import { authenticate } from '../authenticate.ts'
 import { bootstrap, bootstrapPrepare } from '../bootstrap.ts'
@@ -40,7 +40,12 @@ export const PASSWORD = 'sesame'
 export const ADMIN_SCOPE = { project: { name: 'admin', domain: { id: 'default' } } }
 
 /** Starts identity for a test; `yaml` is the configuration of its section. Hashes are cheap unless it says otherwise. */
-export async function identityCloud(t: TestContext, yaml = '', shared?: { db: Db; folder: string }): Promise<IdentityCloud> {
+export async function identityCloud(
+  t: TestContext,
+  yaml = '',
+  shared?: { db: Db; folder: string },
+  policyYaml = '',
+): Promise<IdentityCloud> {
   const stops: (() => Promise<void>)[] = []
   t.after(async () => {
     for (const stop of stops.reverse()) await stop()
@@ -53,7 +58,9 @@ export async function identityCloud(t: TestContext, yaml = '', shared?: { db: Db
   const config = parseConfig(text, 'test', [keystoneSettings])
   const log = openLog({ level: (process.env.TEST_LOG as 'debug' | undefined) ?? 'fatal' })
   const env: Env = { db, log, config, hosts: noHosts }
-  const policies = enforcer([{ name: keystone.name, rules: keystone.policies, denied: keystone.wire.denied }])
+  const policies = enforcer([{ name: keystone.name, rules: keystone.policies, denied: keystone.wire.denied }], {
+    overrides: parseOverrides(policyYaml, 'policy.yaml', keystone.name),
+  })
   const made = server({ env, services: [keystone], identify: authenticate(env, [keystone]), policyOf: name => policies.of(name) })
   const at = await listen(made, { host: '127.0.0.1', port: 0 })
   stops.push(() => at.close(0))
