@@ -4,7 +4,7 @@
 import { chmod, chown, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { HOST_PROGRAMS } from '../programs.ts'
+import { packageOf } from '../programs.ts'
 import { RunError, run } from '../run.ts'
 
 /**
@@ -192,9 +192,6 @@ export function pickFirmware(files: string[], secure: boolean): Firmware | undef
   return undefined
 }
 
-/** The packages to install when one of our programs is missing, by program, on Debian and its kin. */
-export const PACKAGES: Record<string, string> = Object.fromEntries(HOST_PROGRAMS.map(row => [row.program, row.package]))
-
 /** An error's text; for a missing program with the package to install. */
 export async function withPackage<T>(work: Promise<T>): Promise<T> {
   try {
@@ -205,7 +202,8 @@ export async function withPackage<T>(work: Promise<T>): Promise<T> {
     const absent = /failed to execute (\S+?):? No such file/.exec(error.stderr)?.[1]
     const program = error.reason === 'missing' ? error.argv[0] : absent
     if (!program) throw error
-    const hint = PACKAGES[program] ? `: install package ${PACKAGES[program]}` : ''
+    const name = packageOf(program)
+    const hint = name ? `: install package ${name}` : ''
     throw new Error(`${program} is not installed on this host${hint}`, { cause: error })
   }
 }

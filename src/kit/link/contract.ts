@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { PassThrough } from 'node:stream'
 import { type TestContext, test } from 'node:test'
 import { conflict, Fault } from '#kit/fault.ts'
 import { dial, type Way } from './agent.ts'
@@ -326,6 +327,27 @@ export function contract(name: string, form: Form): void {
     assert(produced <= WINDOW + MAX_CHUNK + 200_000, `${produced} bytes are on their way to a reader that took 1000`)
     body.destroy()
     await closed.promise
+  })
+
+  it('a conversation: what is said after the answer began is heard, and ends with the answer', async (_, { hosts, link }) => {
+    const talk = verb<null, null>('test.talk', { deadline: 5 })
+    link.serve([serve(talk, (_, { body }) => streamed(null, body.pipe(new PassThrough())))])
+    for (const ended of ['by the asker', 'by the reader']) {
+      const said = new PassThrough()
+      const { body } = await hosts.callStream('h1', talk, null, { body: said })
+      for (const word of ['one', 'two']) {
+        said.write(word)
+        const [heard] = await once(body, 'data')
+        assert.equal(String(heard), word)
+      }
+      if (ended === 'by the asker') {
+        said.end()
+        await once(body, 'end')
+      } else {
+        body.destroy()
+        await once(said, 'close')
+      }
+    }
   })
 
   it('a lost link breaks its streams', async (_, { hosts, cable }) => {

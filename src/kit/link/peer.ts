@@ -156,13 +156,13 @@ export class Peer {
     if (body) void this.#pump(0, call.id, body, () => this.#pending.has(call.id) && call.timer.refresh())
   }
 
-  /** Ends a call on this side: with an answer or a failure, whatever came first. */
-  #settle(call: Pending): void {
+  /** Ends a call on this side: with an answer or a failure, whatever came first. `talk`: its own bytes go on beside the answer's. */
+  #settle(call: Pending, talk = false): void {
     clearTimeout(call.timer)
     if (call.onAbort) call.options.signal!.removeEventListener('abort', call.onAbort)
     if (!this.#waiting.delete(call)) {
       this.#pending.delete(call.id)
-      this.#senders.get(call.id * 2)?.stop()
+      if (!talk) this.#senders.get(call.id * 2)?.stop()
     }
     if (this.#waiting.size > 0) this.#next()
   }
@@ -273,7 +273,7 @@ export class Peer {
       if (f.body) this.#send(`{"t":"stop","id":${f.id},"from":1}`)
       return
     }
-    this.#settle(call)
+    this.#settle(call, f.body && call.stream)
     if (f.body && !call.stream) {
       this.#send(`{"t":"stop","id":${f.id},"from":1}`)
       call.reject(new Error(`${call.verb} answers with bytes: ask by callStream or askStream`))
@@ -284,6 +284,9 @@ export class Peer {
 
   #answerBody(call: Pending): Readable {
     const { body } = this.#reader(1, call.id, () => this.#asked(call), call.ms)
+    // A conversation, as of a console: what the asker says goes on until the answer's bytes end.
+    const sender = this.#senders.get(call.id * 2)
+    if (sender) body.once('close', () => sender.stop())
     const { signal } = call.options
     if (signal) {
       const abort = () => body.destroy(signal.reason as Error)

@@ -89,13 +89,14 @@ export interface Desired {
 }
 export const desired = verb<DesiredArgs, Desired>('nova.desired', { deadline: 30, idempotent: true })
 
-/** What the agent sees. `full`: `guests` is all there is; else only what changed. */
+/**
+ * What the agent sees. `full`: `guests` is all there is (so one that the controller does not know is an orphan, which the agent destroys only
+ * when `desired` confirms it); else only what changed. A guest with `destroying` is gone, or about to be.
+ */
 export interface Report {
   full: boolean
   guests: Guest[]
   inventory?: HostInventory
-  /** Guests on the host that no controller claimed so far (see Desired.destroy): reported, never destroyed by the agent alone. */
-  orphans?: string[]
 }
 export const report = verb<Report, Record<string, never>>('nova.report', { deadline: 30, idempotent: true })
 

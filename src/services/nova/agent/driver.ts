@@ -45,9 +45,9 @@ export interface ComputeDriver {
   watch(fn: (guest: Guest) => void): () => void
   /**
    * start, stop, pause, unpause, suspend, resume: "be in this power state". A stop is orderly (ACPI) for the spec's shutdownTimeout
-   * seconds, or `timeout` when given, then the power is cut; 0 cuts at once.
+   * seconds, or `timeout` when given, then the power is cut; 0 cuts at once. `revision`: the row's, kept as the spec's when it is newer.
    */
-  power(id: string, to: Power, options?: Options & { timeout?: number }): Promise<Guest>
+  power(id: string, to: Power, options?: Options & { timeout?: number; revision?: number }): Promise<Guest>
   /** soft: an orderly stop, then a start, falling back to hard when the guest does not obey; hard: a new process. Both end running. */
   reboot(id: string, kind: 'soft' | 'hard', options?: Options & { timeout?: number }): Promise<Guest>
   /** The last `lines` lines (all that is kept when absent) that the guest wrote to its first serial port. */

@@ -246,7 +246,7 @@ export function memoryDriver(options: MemoryOptions): ComputeDriver {
       return act('power', guest, opts, () => {
         if (to === 'suspended' && guest.power === 'off') throw conflict(`Guest ${id} is off; it must be running to be suspended.`)
         if (to === 'paused') mustBe(guest, 'running', 'paused')
-        guest.spec = { ...guest.spec, power: to }
+        guest.spec = { ...guest.spec, power: to, revision: Math.max(guest.spec.revision, opts.revision ?? 0) }
         converge(world, guest)
         return view(guest)
       })

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { BlockSource } from '#host/qemu/argv.ts'
 import { configDriveMake } from '#host/qemu/configdrive.ts'
 import { imgCreate, imgInfo, imgResize } from '#host/qemu/img.ts'
-import { PACKAGES, withPackage } from '#host/qemu/probe.ts'
+import { withPackage } from '#host/qemu/probe.ts'
 import { run } from '#host/run.ts'
 import { badRequest, unavailable } from '#kit/fault.ts'
 import type { ConfigDrive, Disk } from '../../../spec.ts'
@@ -158,7 +158,7 @@ async function whole(place: Pick<DiskPlace, 'uid'>, path: string, make: (aside: 
     const said = error instanceof Error ? error.message : String(error)
     if ((error as NodeJS.ErrnoException).code === 'ENOSPC' || /No space left on device/.test(said))
       throw unavailable(`No space left on this host for ${path}: ${said}`, { type: 'NoSpace', cause: error })
-    if (Object.values(PACKAGES).some(name => said.endsWith(`install package ${name}`))) throw unavailable(said, { cause: error })
+    if (/is not installed on this host/.test(said)) throw unavailable(said, { cause: error })
     throw error
   }
 }

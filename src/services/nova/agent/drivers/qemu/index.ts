@@ -169,14 +169,17 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       return () => void watchers.delete(fn)
     },
 
-    async power(id, to, { signal, timeout } = {}) {
+    async power(id, to, { signal, timeout, revision = 0 } = {}) {
       const live = here(id)
       return queued(live, signal, async either => {
         const { spec } = live.record
         if (to === 'suspended' && live.record.power === 'off')
           throw conflict(`Guest ${id} is off; it must be running to be suspended.`)
         if (to === 'paused') mustBe(live, 'running', 'paused')
-        await note(host(), live, { spec: { ...spec, power: to }, ...(to === 'off' && { reason: undefined }) })
+        await note(host(), live, {
+          spec: { ...spec, power: to, revision: Math.max(spec.revision, revision) },
+          ...(to === 'off' && { reason: undefined }),
+        })
         if (to === 'off') await orderlyStop(host(), live, timeout ?? spec.shutdownTimeout ?? 60, either)
         await converge(host(), live, either)
         return view(live)

@@ -1,12 +1,11 @@
-// The contract on real guests under TCG, and what only a real host can show. Needs root and the programs of PACKAGES; skipped without.
+// The contract on real guests under TCG, and what only a real host can show. Needs root and the host's programs; skipped without.
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { cgroupsFind, groupNames, groupRemove } from '#host/cgroup/index.ts'
-import { PACKAGES } from '#host/qemu/probe.ts'
+import { HOST_PROGRAMS, programPath } from '#host/programs.ts'
 import { tapList } from '#host/qemu/tap.ts'
 import type { LinkLog } from '#kit/link/index.ts'
 import type { ImageRef } from '../../../spec.ts'
@@ -26,15 +25,8 @@ const quiet: LinkLog = {
 /** Why this machine cannot run the tests, or undefined. */
 export function unable(): string | undefined {
   if (process.getuid?.() !== 0) return 'needs root'
-  const optional = new Set(['mkfs.xfs', 'mkfs.ntfs', 'mkfs.ext3'])
-  for (const [program, name] of Object.entries(PACKAGES)) {
-    if (optional.has(program)) continue
-    try {
-      execFileSync('which', [program], { env: { PATH: `${process.env.PATH}:/usr/sbin:/sbin` } })
-    } catch {
-      return `needs package ${name}`
-    }
-  }
+  const missing = HOST_PROGRAMS.filter(row => row.purpose === 'host' && !programPath(row.program))
+  if (missing.length > 0) return `needs packages ${[...new Set(missing.map(row => row.package))].join(' ')}`
   return undefined
 }
 
