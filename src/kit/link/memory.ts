@@ -1,7 +1,7 @@
 /** The memory form: two ends in one process. Messages still cross as text, so that what works here works over a socket. */
 import type { Way } from './agent.ts'
 import type { Hosts } from './types.ts'
-import type { Wire, WireEvents } from './wire.ts'
+import type { Side, Wire, WireEvents } from './wire.ts'
 
 /** Two wires, each the far end of the other. Messages arrive in later microtasks, in order. */
 export function memoryPair(): [Wire, Wire] {
@@ -12,14 +12,14 @@ export function memoryPair(): [Wire, Wire] {
   return [a, b]
 }
 
-type Message = string | Uint8Array
+type Message = string | { from: Side; id: number; bytes: Uint8Array } | { closed: string }
 
 class MemoryWire implements Wire {
   readonly name = 'memory'
   readonly remote = false
   far: MemoryWire | null = null
   #on: WireEvents | null = null
-  #inbox: (Message | { closed: string })[] = []
+  #inbox: Message[] = []
   #bytes = 0
   #scheduled = false
   #closed = false
@@ -33,22 +33,26 @@ class MemoryWire implements Wire {
     this.#schedule()
   }
 
-  send(message: Message): void {
-    if (!this.#closed && this.far) this.far.#take(message)
+  send(text: string): void {
+    if (!this.#closed && this.far) this.far.#take(text, text.length)
+  }
+
+  chunk(from: Side, id: number, bytes: Uint8Array): void {
+    if (!this.#closed && this.far) this.far.#take({ from, id, bytes }, bytes.length)
   }
 
   close(reason: string): void {
     if (this.#closed) return
     this.#closed = true
-    if (this.far) this.far.#take({ closed: 'closed by the far end' })
+    if (this.far) this.far.#take({ closed: 'closed by the far end' }, 0)
     this.#inbox = [{ closed: reason }]
     this.#schedule()
   }
 
-  #take(message: Message | { closed: string }): void {
+  #take(message: Message, bytes: number): void {
     if (this.#closed) return
     this.#inbox.push(message)
-    if (typeof message === 'string' || message instanceof Uint8Array) this.#bytes += message.length
+    this.#bytes += bytes
     this.#schedule()
   }
 
@@ -64,18 +68,22 @@ class MemoryWire implements Wire {
     this.#inbox = []
     this.#bytes = 0
     for (const message of inbox) {
-      if (typeof message === 'string' || message instanceof Uint8Array) {
-        if (this.#closed) return
-        this.#on?.message(message)
-      } else {
-        this.#closed = true
-        this.#on?.close(message.closed)
-        this.#on = null
-        this.far = null
+      if (typeof message === 'object' && 'closed' in message) {
+        this.#end(message.closed)
         return
       }
+      if (this.#closed) return
+      if (typeof message === 'string') this.#on?.text(message)
+      else this.#on?.chunk(message.from, message.id, message.bytes)
     }
     if (this.far) this.far.#on?.drain()
+  }
+
+  #end(why: string): void {
+    this.#closed = true
+    this.far = null
+    this.#on?.close(why)
+    this.#on = null
   }
 }
 

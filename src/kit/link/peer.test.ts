@@ -13,7 +13,7 @@ import { Peer } from './peer.ts'
 import { mount } from './serving.ts'
 import { connected, cuttable, keptLog, memoryLink, present } from './testing.ts'
 import { hear, notice, serve, streamed, verb } from './verb.ts'
-import { chunkEncode, MAX_CHUNK, type Wire, type WireEvents } from './wire.ts'
+import { MAX_CHUNK, type Side, type Wire, type WireEvents } from './wire.ts'
 
 const add = verb<{ a: number; b: number }, number>('test.add', { deadline: 5 })
 const hold = verb<{ n: number }, number>('test.hold', { deadline: 5 })
@@ -44,14 +44,16 @@ async function bare(t: TestContext) {
   ])
   t.after(() => hosts.close())
   const [near, far] = memoryPair()
-  const got: (string | Uint8Array)[] = []
+  const got: string[] = []
   let cut: string | null = null
   const waiting = new Set<() => void>()
   near.open({
-    message: message => {
-      got.push(message)
+    text: text => {
+      got.push(text)
       for (const wake of waiting) wake()
     },
+    chunk: () => undefined,
+    malformed: assert.fail,
     drain: () => undefined,
     close: why => {
       cut = why
@@ -116,10 +118,7 @@ const oddFrame = fc.oneof(
       { requiredKeys: ['t'] },
     )
     .map(frame => JSON.stringify(frame)),
-  fc.uint8Array({ maxLength: 40 }),
-  fc
-    .tuple(fc.constantFrom(0, 1), fc.nat(4), fc.uint8Array({ minLength: 1, maxLength: 40 }))
-    .map(([from, id, bytes]) => chunkEncode(from as 0 | 1, id, bytes)),
+  fc.record({ from: fc.constantFrom<Side>(0, 1), id: fc.nat(4), bytes: fc.uint8Array({ minLength: 1, maxLength: 40 }) }),
 )
 
 test('no message, nor any row of messages, harms the controller', { timeout: 60_000 }, async t => {
@@ -136,13 +135,22 @@ test('no message, nor any row of messages, harms the controller', { timeout: 60_
   await fc.assert(
     fc.asyncProperty(fc.array(oddFrame, { minLength: 1, maxLength: 12 }), async messages => {
       const [evil, far] = memoryPair()
-      evil.open({ message: () => undefined, drain: () => undefined, close: () => undefined })
+      evil.open({
+        text: () => undefined,
+        chunk: () => undefined,
+        malformed: assert.fail,
+        drain: () => undefined,
+        close: () => undefined,
+      })
       hosts.accept({ host: 'evil', wire: far })
       evil.send('{"t":"note","name":"link.ready"}')
       const asked = hosts.isConnected('evil')
         ? hosts.call('evil', add, { a: 1, b: 1 }, { deadline: 0.01 }).catch(() => null)
         : null
-      for (const message of messages) evil.send(message)
+      for (const message of messages) {
+        if (typeof message === 'string') evil.send(message)
+        else evil.chunk(message.from, message.id, message.bytes)
+      }
       await turn()
       assert.equal(await honest.ask(add, { a: 2, b: 2 }), 4)
       assert.equal(await hosts.call('honest', add, { a: 1, b: 2 }), 3)
@@ -166,24 +174,24 @@ test('a malformed message cuts the link of who sent it, and says so', async t =>
 test('a stream that overruns its credit, or a second call with a running id, is malformed', async t => {
   const one = await bare(t)
   one.near.send('{"t":"call","id":1,"verb":"test.hold","ms":5000,"body":true,"args":{}}')
-  for (let i = 0; i < 6; i++) one.near.send(chunkEncode(0, 1, Buffer.alloc(MAX_CHUNK)))
+  for (let i = 0; i < 6; i++) one.near.chunk(0, 1, Buffer.alloc(MAX_CHUNK))
   await one.until(() => one.isCut() !== null)
-  assert.match(String(one.got.at(-1)), /overran its credit/)
+  assert.match(one.got.at(-1)!, /overran its credit/)
   const two = await bare(t)
   for (let i = 0; i < 2; i++) two.near.send('{"t":"call","id":1,"verb":"test.hold","ms":5000,"args":{}}')
   await two.until(() => two.isCut() !== null)
-  assert.match(String(two.got.at(-1)), /running already/)
+  assert.match(two.got.at(-1)!, /running already/)
 })
 
 test('a far end that asks without end is refused, not served', async t => {
   const { near, got, until } = await bare(t)
   for (let id = 1; id <= 1100; id++) near.send(`{"t":"call","id":${id},"verb":"test.hold","ms":5000,"args":{}}`)
-  await until(() => got.filter(m => String(m).includes('link.busy')).length === 76)
+  await until(() => got.filter(m => m.includes('link.busy')).length === 76)
 })
 
 /** A wire whose far end reads nothing until told. */
-function stuckWire(): { wire: Wire; sent: (string | Uint8Array)[]; read(): void; closed: string[]; on(): WireEvents } {
-  const sent: (string | Uint8Array)[] = []
+function stuckWire(): { wire: Wire; sent: string[]; read(): void; closed: string[]; on(): WireEvents } {
+  const sent: string[] = []
   const closed: string[] = []
   let buffered = 0
   let on: WireEvents | null = null
@@ -196,6 +204,9 @@ function stuckWire(): { wire: Wire; sent: (string | Uint8Array)[]; read(): void;
     send: message => {
       sent.push(message)
       buffered += message.length
+    },
+    chunk: (_from, _id, bytes) => {
+      buffered += bytes.length
     },
     close: why => void closed.push(why),
     open: events => {
@@ -241,7 +252,7 @@ test('calls wait for a slow far end, poke-like notices do not, and one that take
   await assert.rejects(peer.call(big, 'never', { deadline: 0.01 }, false), code('link.deadline'))
   read()
   assert.equal(sent.length, 3, 'only what still waits is sent')
-  for (const id of [1, 2, 3]) on().message(`{"t":"ok","id":${id},"result":null}`)
+  for (const id of [1, 2, 3]) on().text(`{"t":"ok","id":${id},"result":null}`)
   await Promise.all([...calls, third])
 
   const answers = Array.from({ length: 5 }, () => 'y'.repeat(8_000_000))
@@ -250,7 +261,7 @@ test('calls wait for a slow far end, poke-like notices do not, and one that take
   const second = stuckWire()
   peerOn(second.wire, table)
   for (const [i, args] of answers.entries())
-    second.on().message(`{"t":"call","id":${i},"verb":"test.big","ms":5000,"args":"${args}"}`)
+    second.on().text(`{"t":"call","id":${i},"verb":"test.big","ms":5000,"args":"${args}"}`)
   await turn()
   assert.match(second.closed[0]!, /takes nothing/)
   assert.deepEqual(closed, [])
@@ -293,7 +304,7 @@ test('a silent far end is asked, then given up; one that answers is kept', async
   assert.equal(pings(), 0)
   look([peer])
   assert.equal(pings(), 1)
-  on().message('{"t":"pong"}')
+  on().text('{"t":"pong"}')
   look([peer])
   for (let i = 0; i < 3; i++) look([peer])
   assert.equal(closed.length, 0)
@@ -306,9 +317,9 @@ test('an answer’s bytes that stop coming fail the reader at the deadline', asy
   const { wire, on } = stuckWire()
   const peer = peerOn(wire)
   const asked = peer.call(give, null, { deadline: 0.05 }, true)
-  on().message('{"t":"ok","id":1,"body":true}')
+  on().text('{"t":"ok","id":1,"body":true}')
   const { body } = await asked
-  on().message(chunkEncode(1, 1, Buffer.from('first')))
+  on().chunk(1, 1, Buffer.from('first'))
   await assert.rejects(async () => {
     for await (const _ of body);
   }, code('link.deadline'))

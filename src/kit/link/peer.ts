@@ -12,7 +12,7 @@ import { Answering, type Mounted, textOf } from './serving.ts'
 import { type Incoming, incoming, Sender } from './stream.ts'
 import type { StreamedAnswer } from './types.ts'
 import type { Bytes, CallOptions, LinkLog, Streamed, Verb } from './verb.ts'
-import { chunkDecode, chunkEncode, type Frame, frameDecode, Malformed, type Side, type Wire } from './wire.ts'
+import { type Frame, frameDecode, Malformed, type Side, type Wire } from './wire.ts'
 
 /** Calls of one end without an answer; more wait. */
 const MAX_IN_FLIGHT = 256
@@ -73,7 +73,13 @@ export class Peer {
     this.#wire = options.wire
     if (this.#wire.remote) watch(this)
     this.#wire.open({
-      message: message => this.#onMessage(message),
+      text: text => this.#guard(() => this.#onFrame(frameDecode(text))),
+      // A chunk for a reader that is gone crossed its `stop`.
+      chunk: (from, id, bytes) => this.#guard(() => this.#readers.get(id * 2 + from)?.chunk(bytes)),
+      malformed: error =>
+        this.#guard(() => {
+          throw error
+        }),
       drain: () => this.#onDrain(),
       close: why => this.#gone(why),
     })
@@ -188,9 +194,13 @@ export class Peer {
     this.#giveUp(call, linkDeadline(this.#asked(call)))
   }
 
-  #send(message: string | Uint8Array): void {
+  #send(text: string): void {
     if (this.#closed !== null) return
-    this.#wire.send(message)
+    this.#wire.send(text)
+    this.#checkBuffer()
+  }
+
+  #checkBuffer(): void {
     if (this.#wire.buffered > MAX_BUFFERED) this.close(`the far end takes nothing: ${this.#wire.buffered} bytes wait for it`)
   }
 
@@ -199,18 +209,13 @@ export class Peer {
     this.#next()
   }
 
-  #onMessage(message: string | Uint8Array): void {
+  /** Whatever a far end sends costs it its link, never this process. */
+  #guard(take: () => void): void {
     this.heard = true
     if (this.#closed !== null) return
     try {
-      if (typeof message === 'string') this.#onFrame(frameDecode(message))
-      else {
-        const { from, id, bytes } = chunkDecode(message)
-        // A chunk for a reader that is gone already crossed its `stop`.
-        this.#readers.get(id * 2 + from)?.chunk(bytes)
-      }
+      take()
     } catch (error) {
-      // Whatever a far end sends costs it its link, never this process.
       const fields = { far: this.#o.far, wire: this.#wire.name, error: reason(error) }
       if (error instanceof Malformed) this.#o.log.warn(fields, 'malformed message: the link is cut')
       else
@@ -362,7 +367,8 @@ export class Peer {
     const sender = new Sender(bytes, {
       chunk: chunk => {
         progress?.()
-        this.#send(chunkEncode(from, id, chunk))
+        this.#wire.chunk(from, id, chunk)
+        this.#checkBuffer()
       },
       end: error => {
         const fault = error === undefined ? undefined : faultEncode(error)

@@ -102,17 +102,22 @@ function wrap(inner: Wire, pass: () => boolean): Wire {
     get buffered() {
       return inner.buffered
     },
-    send: message => {
-      if (pass()) inner.send(message)
+    send: text => {
+      if (pass()) inner.send(text)
+    },
+    chunk: (from, id, bytes) => {
+      if (pass()) inner.chunk(from, id, bytes)
     },
     close: reason => inner.close(reason),
     open: on =>
       inner.open({
-        message: message => {
-          if (pass()) on.message(message)
+        ...on,
+        text: text => {
+          if (pass()) on.text(text)
         },
-        drain: () => on.drain(),
-        close: reason => on.close(reason),
+        chunk: (from, id, bytes) => {
+          if (pass()) on.chunk(from, id, bytes)
+        },
       }),
   }
 }

@@ -9,7 +9,7 @@ import type { Way } from './agent.ts'
 import { type Authenticate, type Claim, claimOf } from './identity.ts'
 import type { Hosts } from './types.ts'
 import type { LinkLog } from './verb.ts'
-import { MAX_MESSAGE, type Wire, type WireEvents } from './wire.ts'
+import { HEAD, headDecode, headEncode, MAX_MESSAGE, Malformed, type Side, type Wire, type WireEvents } from './wire.ts'
 
 const HEADER = 5
 /** A stranger may make this end hold so much, for so long. */
@@ -18,18 +18,18 @@ const CLAIM_MS = 5000
 /** How long a closed connection may take to send what is left. */
 const LINGER_MS = 2000
 
-type Message = string | Uint8Array
-
 /** Messages over a stream socket. */
 class SocketWire implements Wire {
   readonly name: string
   readonly remote = true
   readonly #socket: Socket
   #on: WireEvents | null = null
-  #early: Message[] = []
+  #early: string[] = []
   #parts: Buffer[] = []
   #have = 0
   #need = HEADER
+  /** The chunk whose bytes are coming: they are passed on as they come. */
+  #chunk: { from: Side; id: number; left: number } | null = null
   #limit: number
   #corked = false
   /** Why this end closed; nothing is delivered from then on. */
@@ -61,7 +61,7 @@ class SocketWire implements Wire {
     queueMicrotask(() => {
       const early = this.#early
       this.#early = []
-      for (const message of early) if (this.#closing === null) on.message(message)
+      for (const text of early) if (this.#closing === null) on.text(text)
       this.#socket.resume()
       this.#finish()
     })
@@ -74,7 +74,7 @@ class SocketWire implements Wire {
   }
 
   /** The first message, taken before the wire is opened. Rejects when the connection ends instead, or `signal` aborts. */
-  first(signal: AbortSignal): Promise<Message> {
+  first(signal: AbortSignal): Promise<string> {
     return new Promise((resolve, reject) => {
       const done = (error?: unknown): void => {
         this.#on = null
@@ -86,11 +86,13 @@ class SocketWire implements Wire {
       }
       const aborted = (): void => done(signal.reason)
       this.#on = {
-        message: message => {
+        text: text => {
           done()
           this.#socket.pause()
-          resolve(message)
+          resolve(text)
         },
+        chunk: () => done(new Malformed('bytes before a claim')),
+        malformed: done,
         drain: () => undefined,
         close: why => done(new Error(why)),
       }
@@ -99,16 +101,29 @@ class SocketWire implements Wire {
     })
   }
 
-  send(message: Message): void {
-    if (this.#closing !== null || this.#socket.destroyed) return
-    const text = typeof message === 'string'
-    const size = text ? Buffer.byteLength(message) : message.byteLength
+  send(text: string): void {
+    if (!this.#begin()) return
+    const size = Buffer.byteLength(text)
     const frame = Buffer.allocUnsafe(HEADER + size)
     frame.writeUInt32BE(size, 0)
-    frame[4] = text ? 0 : 1
-    if (text) frame.write(message, HEADER)
-    else frame.set(message, HEADER)
-    // All messages of one turn leave in one system call.
+    frame[4] = 0
+    frame.write(text, HEADER)
+    this.#socket.write(frame)
+  }
+
+  chunk(from: Side, id: number, bytes: Uint8Array): void {
+    if (!this.#begin()) return
+    const head = Buffer.allocUnsafe(HEADER)
+    head.writeUInt32BE(HEAD + bytes.length, 0)
+    head[4] = 1
+    this.#socket.write(head)
+    this.#socket.write(headEncode(from, id))
+    this.#socket.write(bytes)
+  }
+
+  /** All messages of one turn leave in one system call. False when nothing can be sent. */
+  #begin(): boolean {
+    if (this.#closing !== null || this.#socket.destroyed) return false
     if (!this.#corked) {
       this.#corked = true
       this.#socket.cork()
@@ -117,7 +132,7 @@ class SocketWire implements Wire {
         this.#socket.uncork()
       })
     }
-    this.#socket.write(frame)
+    return true
   }
 
   close(why: string): void {
@@ -141,33 +156,60 @@ class SocketWire implements Wire {
     this.#have = rest.length
   }
 
-  /** Delivers the whole messages in `all` and returns where the rest begins; says how many bytes it needs to go on. */
+  /** Delivers what is whole in `all` and returns where the rest begins; sets how many bytes it needs to go on. */
   #frames(all: Buffer): number {
     let at = 0
-    for (;;) {
-      this.#need = HEADER
-      if (all.length - at < HEADER) return at
-      const size = all.readUInt32BE(at)
-      const kind = all[at + 4]!
-      if (size > this.#limit || kind > 1) {
-        this.#socket.destroy(new Error(`malformed message: kind ${kind}, ${size} bytes`))
-        return all.length
+    while (this.#closing === null) {
+      const left = all.length - at
+      this.#need = this.#chunk ? 1 : HEADER
+      if (left < this.#need) return at
+      if (this.#chunk) at += this.#piece(this.#chunk, all.subarray(at))
+      else {
+        const size = all.readUInt32BE(at)
+        const text = all[at + 4] === 0
+        if (size > this.#limit || (!text && all[at + 4] !== 1)) {
+          this.#malformed(new Malformed(`kind ${all[at + 4]}, ${size} bytes`))
+          return all.length
+        }
+        this.#need = HEADER + (text ? size : HEAD)
+        if (left < this.#need) return at
+        const body = all.subarray(at + HEADER, at + this.#need)
+        at += this.#need
+        if (text) this.#text(body.toString())
+        else this.#head(body, size)
       }
-      this.#need = HEADER + size
-      if (all.length - at < this.#need) return at
-      const body = all.subarray(at + HEADER, at + HEADER + size)
-      at += HEADER + size
-      this.#deliver(kind === 0 ? body.toString() : body)
-      if (this.#closing !== null) return all.length
+    }
+    return all.length
+  }
+
+  #head(head: Buffer, size: number): void {
+    try {
+      this.#chunk = { ...headDecode(head, size), left: size - HEAD }
+    } catch (error) {
+      this.#malformed(error as Malformed)
     }
   }
 
-  #deliver(message: Message): void {
-    if (this.#on && this.#early.length === 0) this.#on.message(message)
+  #piece(chunk: { from: Side; id: number; left: number }, all: Buffer): number {
+    const bytes = all.subarray(0, chunk.left)
+    chunk.left -= bytes.length
+    if (chunk.left === 0) this.#chunk = null
+    if (this.#on && this.#early.length === 0) this.#on.chunk(chunk.from, chunk.id, bytes)
+    else this.#malformed(new Malformed('bytes before a greeting'))
+    return bytes.length
+  }
+
+  #text(text: string): void {
+    if (this.#on && this.#early.length === 0) this.#on.text(text)
     else {
-      this.#early.push(message)
+      this.#early.push(text)
       this.#socket.pause()
     }
+  }
+
+  #malformed(error: Malformed): void {
+    if (this.#on) this.#on.malformed(error)
+    else this.close(error.message)
   }
 }
 
@@ -258,9 +300,9 @@ async function welcome(socket: Socket, { path, hosts, authenticate, claimMs = CL
   hosts.accept({ host: claim.host, wire })
 }
 
-function parsed(message: Message): Record<string, unknown> | null {
+function parsed(message: string): Record<string, unknown> | null {
   try {
-    const value: unknown = JSON.parse(message.toString())
+    const value: unknown = JSON.parse(message)
     return typeof value === 'object' ? (value as Record<string, unknown>) : null
   } catch {
     return null // A stranger's words: refused like any wrong claim.

@@ -11,7 +11,7 @@ import type { Way } from './agent.ts'
 import { type Authenticate, type Claim, claimOf } from './identity.ts'
 import type { Hosts } from './types.ts'
 import type { LinkLog } from './verb.ts'
-import { MAX_MESSAGE, type Wire, type WireEvents } from './wire.ts'
+import { HEAD, headDecode, headEncode, MAX_MESSAGE, type Malformed, type Side, type Wire, type WireEvents } from './wire.ts'
 
 const LINGER_MS = 2000
 
@@ -22,7 +22,7 @@ class WebSocketWire implements Wire {
   readonly #ws: WebSocket
   readonly #under: Duplex
   #on: WireEvents | null = null
-  #early: (string | Uint8Array)[] = []
+  #early: (string | Buffer)[] = []
   #corked = false
   #closing: string | null = null
   #closed: string | null = null
@@ -50,7 +50,7 @@ class WebSocketWire implements Wire {
     queueMicrotask(() => {
       const early = this.#early
       this.#early = []
-      for (const message of early) if (this.#closing === null) on.message(message)
+      for (const message of early) if (this.#closing === null) this.#deliver(on, message)
       if (this.#ws.isPaused) this.#ws.resume()
       this.#finish()
     })
@@ -62,18 +62,42 @@ class WebSocketWire implements Wire {
     this.#on = null
   }
 
-  #message(message: string | Uint8Array): void {
+  #message(message: string | Buffer): void {
     if (this.#closing !== null) return
-    if (this.#on && this.#early.length === 0) this.#on.message(message)
+    if (this.#on && this.#early.length === 0) this.#deliver(this.#on, message)
     else {
       this.#early.push(message)
       this.#ws.pause()
     }
   }
 
-  send(message: string | Uint8Array): void {
-    if (this.#closing !== null || this.#ws.readyState !== WebSocket.OPEN) return
-    // All messages of one turn leave together: one system call, and one record of TLS.
+  #deliver(on: WireEvents, message: string | Buffer): void {
+    if (typeof message === 'string') {
+      on.text(message)
+      return
+    }
+    try {
+      const { from, id } = headDecode(message, message.length)
+      on.chunk(from, id, message.subarray(HEAD))
+    } catch (error) {
+      on.malformed(error as Malformed)
+    }
+  }
+
+  send(text: string): void {
+    if (!this.#begin()) return
+    this.#ws.send(text)
+  }
+
+  chunk(from: Side, id: number, bytes: Uint8Array): void {
+    if (!this.#begin()) return
+    this.#ws.send(headEncode(from, id), { binary: true, fin: false })
+    this.#ws.send(bytes, { binary: true, fin: true })
+  }
+
+  /** All messages of one turn leave together: one system call, and one record of TLS. False when nothing can be sent. */
+  #begin(): boolean {
+    if (this.#closing !== null || this.#ws.readyState !== WebSocket.OPEN) return false
     if (!this.#corked) {
       this.#corked = true
       this.#under.cork()
@@ -82,7 +106,7 @@ class WebSocketWire implements Wire {
         this.#under.uncork()
       })
     }
-    this.#ws.send(message, { binary: typeof message !== 'string' })
+    return true
   }
 
   close(why: string): void {

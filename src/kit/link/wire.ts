@@ -1,6 +1,5 @@
 /**
- * A wire carries whole messages between two processes, in order, until it is cut: text messages are JSON frames, binary ones are chunks of
- * streams. The forms are memory, unix socket and WebSocket; `peer.ts` says what the messages mean, and is the same over all.
+ * A wire carries messages between two processes, in order, until it is cut: texts, which are JSON frames, and chunks of byte streams. The forms are memory, unix socket and WebSocket; `peer.ts` says what the messages mean, and is the same over all.
  */
 
 /** One end of a connection. */
@@ -9,9 +8,11 @@ export interface Wire {
   readonly name: string
   /** Whether liveness must be probed: false where the far end is this very process. */
   readonly remote: boolean
-  /** Sends one message; it is queued if the far end is slow. Does nothing when closed. */
-  send(message: string | Uint8Array): void
-  /** Bytes accepted by `send` that have not left this process. */
+  /** Sends a text; it is queued if the far end is slow. Does nothing when closed. */
+  send(text: string): void
+  /** Sends bytes of the stream of this call, at most MAX_CHUNK; they must not change from then on. The far end may get them in several pieces. */
+  chunk(from: Side, id: number, bytes: Uint8Array): void
+  /** Bytes accepted by `send` and `chunk` that have not left this process. */
   readonly buffered: number
   /** Cuts the connection, after what was sent before. Both ends hear of it. */
   close(reason: string): void
@@ -20,9 +21,13 @@ export interface Wire {
 }
 
 export interface WireEvents {
-  message(message: string | Uint8Array): void
+  text(text: string): void
+  /** Bytes of a stream, at least one. */
+  chunk(from: Side, id: number, bytes: Uint8Array): void
   /** `buffered` fell to a level at which more may be sent. */
   drain(): void
+  /** What came is no message at all: the peer cuts the link. */
+  malformed(error: Malformed): void
   /** The connection is cut, by either end; comes once, and nothing after it. */
   close(reason: string): void
 }
@@ -34,7 +39,7 @@ export const MAX_MESSAGE = MAX_FRAME + 16 * 1024
 /** The longest chunk of a stream. */
 export const MAX_CHUNK = 256 * 1024
 
-/** What the text messages say. `id` numbers the calls of whoever asked; `from` says whose call a stream belongs to, seen by who sends the bytes. */
+/** What the texts say. `id` numbers the calls of whoever asked; `from` says whose call a stream belongs to, seen by who sends the bytes. */
 export type Frame =
   | { t: 'call'; id: number; verb: string; ms: number; key?: string; body?: boolean; args?: unknown }
   | { t: 'ok'; id: number; body?: boolean; result?: unknown }
@@ -56,28 +61,27 @@ export class Malformed extends Error {
   override readonly name = 'Malformed'
 }
 
-const HEADER = 5
+/** Bytes of a chunk's head. */
+export const HEAD = 5
 
-/** A chunk as a binary message: side (1 byte), call id (4 bytes, big endian), bytes. */
-export function chunkEncode(from: Side, id: number, bytes: Uint8Array): Uint8Array {
-  const message = Buffer.allocUnsafe(HEADER + bytes.byteLength)
-  message[0] = from
-  message.writeUInt32BE(id, 1)
-  message.set(bytes, HEADER)
-  return message
+/** Before each chunk where it crosses as bytes: side (1 byte), call id (4 bytes, big endian). */
+export function headEncode(from: Side, id: number): Buffer {
+  const head = Buffer.allocUnsafe(HEAD)
+  head[0] = from
+  head.writeUInt32BE(id, 1)
+  return head
 }
 
-/** Reads a binary message. Throws {@link Malformed}. */
-export function chunkDecode(message: Uint8Array): { from: Side; id: number; bytes: Uint8Array } {
+/** Reads the head of a chunk whose whole message has this size. Throws {@link Malformed}. */
+export function headDecode(message: Uint8Array, size: number): { from: Side; id: number } {
   const from = message[0]
-  if (message.byteLength <= HEADER || message.byteLength > HEADER + MAX_CHUNK || (from !== 0 && from !== 1)) {
-    throw new Malformed(`a binary message of ${message.byteLength} bytes is no chunk of a stream`)
+  if (size <= HEAD || size > HEAD + MAX_CHUNK || (from !== 0 && from !== 1)) {
+    throw new Malformed(`a binary message of ${size} bytes is no chunk of a stream`)
   }
-  const id = ((message[1]! << 24) | (message[2]! << 16) | (message[3]! << 8) | message[4]!) >>> 0
-  return { from, id, bytes: message.subarray(HEADER) }
+  return { from, id: ((message[1]! << 24) | (message[2]! << 16) | (message[3]! << 8) | message[4]!) >>> 0 }
 }
 
-/** Reads a text message and checks every field that the protocol itself uses; arguments and results are the handlers' to judge. Throws {@link Malformed}. */
+/** Reads a text and checks every field that the protocol itself uses; arguments and results are the handlers' to judge. Throws {@link Malformed}. */
 export function frameDecode(text: string): Frame {
   let frame: unknown
   try {
