@@ -2,7 +2,7 @@
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { installCommand, packageOf } from '#host/programs.ts'
+import { HOST_PROGRAMS, installCommand } from '#host/programs.ts'
 import type { Finding } from './doctor/finding.ts'
 import { kernelFindings } from './doctor/kernel.ts'
 import { machineFindings } from './doctor/machine.ts'
@@ -35,7 +35,10 @@ export function report(all: readonly Finding[]): string {
     lines.push('')
   }
   const missing = all.filter(({ state }) => state === 'missing')
-  const packages = all.flatMap(({ name, state }) => (state === 'ok' ? [] : [packageOf(name)])).filter(name => name !== undefined)
+  const lacking = new Set(all.filter(({ state }) => state !== 'ok').map(({ name }) => name))
+  const packages = HOST_PROGRAMS.filter(row => lacking.has(row.program) && ['host', 'image'].includes(row.purpose)).map(
+    row => row.package,
+  )
   if (packages.length > 0) lines.push(`All packages at once: ${installCommand([...new Set(packages)].sort())}`)
   const kvm = all.some(({ name, state }) => name === 'KVM' && state === 'ok')
   lines.push(

@@ -23,7 +23,7 @@ export async function installPrograms(purposes: readonly Purpose[], say: (line: 
       `this host lacks ${missing.map(row => row.program).join(', ')} (for ${uses}). Install them: ${installCommand(packages)}`,
     )
   }
-  say(`installing ${packages.join(', ')} (for ${uses})`)
+  say(`installing ${packages.length} Debian packages: ${packages.join(', ')}`)
   try {
     await apt(['install', '--no-install-recommends', ...packages])
   } catch {
