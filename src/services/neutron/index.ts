@@ -1,0 +1,6 @@
+// What other services, and the roles that mount this one, may use of networking.
+export type { FixedIp, WantedIp } from './ports/allocate.ts'
+export type { PortGiven, PortMade } from './ports/store.ts'
+export * from './servers.ts'
+export { neutronSettings } from './settings.ts'
+export * from './verbs.ts'

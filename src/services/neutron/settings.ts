@@ -1,0 +1,60 @@
+import { settings } from '#kit/config.ts'
+import { Array, Boolean, Integer, Object, Record, String } from '#kit/http/schema.ts'
+
+const Range = (low: number, high: number, description: string) =>
+  Object(
+    {
+      first: Integer({ default: low, description: 'Lowest number.' }),
+      last: Integer({ default: high, description: 'Highest number.' }),
+    },
+    { description },
+  )
+
+export const neutronSettings = settings(
+  'neutron',
+  Object({
+    base_mac: String({
+      default: 'fa:16:3e',
+      pattern: '^[0-9a-f][02468ace](:[0-9a-f]{2}){2}$',
+      description: 'First three octets of generated MAC addresses.',
+    }),
+    tenant_network_type: String({
+      default: 'vxlan',
+      pattern: '^(vxlan|vlan|local|flat|geneve|gre)$',
+      description: 'Type of networks for which none is asked.',
+    }),
+    physical_networks: Array(String(), {
+      default: ['public'],
+      description: 'Physical networks that flat and vlan networks may name.',
+    }),
+    vni: Range(1, 16777215, 'VNIs for vxlan, geneve and gre networks.'),
+    vlan: Range(1, 4094, 'VLAN tags.'),
+    global_physnet_mtu: Integer({
+      default: 1500,
+      minimum: 68,
+      maximum: 65535,
+      description: 'MTU of the physical networks, in bytes.',
+    }),
+    max_fixed_ips_per_port: Integer({ default: 5, minimum: 1, description: 'Addresses of one port at most.' }),
+    max_routes: Integer({ default: 30, description: 'Extra routes of one router at most.' }),
+    max_subnet_host_routes: Integer({ default: 20, description: 'Host routes of one subnet at most.' }),
+    max_dns_nameservers: Integer({ default: 5, description: 'Name servers of one subnet at most.' }),
+    max_allowed_address_pair: Integer({ default: 10, description: 'Allowed address pairs of one port at most.' }),
+    dns_domain: String({ default: 'openstacklocal', description: 'Domain of the names that DHCP gives to ports.' }),
+    dns_forwarders: Array(String(), {
+      default: [],
+      description: 'Name servers that DHCP servers ask for names they do not know.',
+    }),
+    availability_zone: String({ default: 'nova', description: 'Availability zone of the network agents.' }),
+    dhcp_agents_per_network: Integer({ default: 1, minimum: 1, description: 'Hosts that run the DHCP server of a network.' }),
+    quota: Record(String(), Integer(), {
+      default: {},
+      description: 'Default limits by resource (network, port, …); -1 is no limit.',
+    }),
+    allow_overlapping_ips_in_scope: Boolean({
+      default: false,
+      description: 'Reserved for address scopes: overlapping subnets within one.',
+    }),
+  }),
+  'Networking.',
+)
