@@ -16,6 +16,7 @@ const COMMANDS: Record<string, { about?: string; load: () => Promise<Command> }>
   doctor: { about: 'what this host can do, and what to install', load: () => import('./cli/doctor.ts') },
   image: { about: 'build the small guest image and say where it is', load: () => import('./cli/image.ts') },
   'controller-process': { load: () => import('./cli/controller-process.ts') },
+  bench: { about: 'measure the figures, beside their limits', load: () => import('./cli/bench.ts') },
   test: { about: 'run all tests and checks of this source tree', load: () => import('./cli/test.ts') },
 }
 

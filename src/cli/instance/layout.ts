@@ -2,8 +2,8 @@
  * Where an instance of Nubo keeps what, below its data folder. Three kinds of owner: root (or whoever runs `nubo up`) for what the host agent
  * needs, the unprivileged user of the controllers for theirs, and the same for PostgreSQL's.
  */
-import { chmodSync, chownSync, existsSync, mkdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { chmodSync, chownSync, existsSync, mkdirSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 
 export interface Layout {
   data: string
@@ -48,9 +48,13 @@ export interface Owner {
   gid: number
 }
 
-/** Makes the folders that are missing, each with the owner and the permissions it needs. */
+/** Makes the folders that are missing, each with the owner and the permissions it needs. Throws when the owner could not get there. */
 export function layoutMake(layout: Layout, owner: Owner | undefined): void {
-  mkdirSync(layout.data, { recursive: true, mode: 0o755 })
+  mkdirSync(layout.data, { recursive: true })
+  if (owner) {
+    chmodSync(layout.data, 0o755)
+    checkWay(layout.data)
+  }
   for (const folder of [layout.agent]) {
     if (!existsSync(folder)) mkdirSync(folder, { mode: 0o711 })
   }
@@ -58,5 +62,15 @@ export function layoutMake(layout: Layout, owner: Owner | undefined): void {
     if (!existsSync(folder)) mkdirSync(folder, { mode: 0o700 })
     if (owner) chownSync(folder, owner.uid, owner.gid)
     chmodSync(folder, 0o700)
+  }
+}
+
+/** Every folder on the way must let others through: PostgreSQL and controllers are not root. */
+function checkWay(folder: string): void {
+  for (let at = folder; at !== dirname(at); at = dirname(at)) {
+    if (statSync(at).mode & 0o001) continue
+    throw new Error(
+      `${at} lets nobody but its owner in, so the user nubo cannot reach ${folder}: chmod o+x ${at}, or choose another --data`,
+    )
   }
 }
