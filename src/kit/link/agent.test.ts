@@ -99,7 +99,15 @@ test('two addresses of one controller make one link, and the second steps in whe
 
 test('a restarted agent replaces its own stale link', async t => {
   const [a] = controllers(t, 'a') as [OpenHosts]
-  const old = agent(t, { ways: [memoryWay(a, 'h1')], serve: [serve(boot, () => 'old')] })
+  // The old process hangs: it comes once, and not again.
+  const way = memoryWay(a, 'h1')
+  let came = false
+  const connect = (signal: AbortSignal) => {
+    if (came) return new Promise<never>((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    came = true
+    return way.connect(signal)
+  }
+  const old = agent(t, { ways: [{ address: 'old', connect }], serve: [serve(boot, () => 'old')] })
   await connected(old)
   await present(a, 'h1')
   const changes: string[] = []

@@ -218,7 +218,8 @@ interface LineOptions {
 class Line {
   readonly #way: Way
   readonly #o: LineOptions
-  readonly #stop = new AbortController()
+  #stopped = false
+  #attempt: AbortController | null = null
   #peer: Peer | null = null
   #timer: NodeJS.Timeout | undefined
   #failures = 0
@@ -237,13 +238,18 @@ class Line {
   }
 
   async #connect(): Promise<void> {
+    const attempt = new AbortController()
+    this.#attempt = attempt
+    const timer = setTimeout(() => attempt.abort(new Error(`no connection within ${CONNECT_MS / 1000} s`)), CONNECT_MS)
     try {
-      const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(CONNECT_MS)])
-      const wire = await this.#way.connect(signal)
-      if (this.#stop.signal.aborted) wire.close('the agent is stopping')
+      const wire = await this.#way.connect(attempt.signal)
+      if (this.#stopped) wire.close('the agent is stopping')
       else this.#handshake(wire)
     } catch (error) {
       this.#again(reason(error))
+    } finally {
+      clearTimeout(timer)
+      this.#attempt = null
     }
   }
 
@@ -290,7 +296,7 @@ class Line {
 
   /** Tries again after a pause that doubles up to the limit, with jitter so that a thousand hosts do not come back at one instant. */
   #again(why: string): void {
-    if (this.#stop.signal.aborted || this.#double !== null) return
+    if (this.#stopped || this.#double !== null) return
     if (why !== this.#why)
       this.#o.log.warn({ address: this.#way.address, reason: why }, 'not connected to a controller, trying again')
     this.#why = why
@@ -300,13 +306,14 @@ class Line {
 
   /** Another way to this controller was lost: this one may work. */
   freed(controller: string): void {
-    if (this.#double !== controller || this.#stop.signal.aborted) return
+    if (this.#double !== controller || this.#stopped) return
     this.#double = null
     void this.#connect()
   }
 
   stop(why: string): void {
-    this.#stop.abort(new Error(why))
+    this.#stopped = true
+    this.#attempt?.abort(new Error(why))
     clearTimeout(this.#timer)
     this.#peer?.close(why)
   }
