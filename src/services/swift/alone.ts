@@ -32,6 +32,7 @@ const store = await startAlone({
   devices: values.devices.split(','),
   replicas: Number(values.replicas),
   settings: { tempauth: { users, tokenLife: 86400 } },
+  intervals: { quick: 30, audit: 3600 },
   listen: { ip: values.ip, port: Number(values.port) },
 })
 log.warn({ port: store.port }, 'object store ready')

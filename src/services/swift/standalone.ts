@@ -2,6 +2,8 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Log } from '#kit/log.ts'
+import { allDaemons } from './daemon-list.ts'
+import { type Premises, type Running, runDaemons } from './daemons.ts'
 import { type Databases, openDatabases } from './db/pool.ts'
 import { dialer, type Role } from './http/client.ts'
 import type { App } from './http/message.ts'
@@ -30,6 +32,10 @@ export interface AloneOptions {
   listen?: { ip: string; port: number }
   mount?: string
   databaseThreads?: number
+  /** Free space kept on each device: bytes, or a share when below 1. */
+  reserve?: number
+  /** Seconds between passes of quick daemons and of auditors. Without it no daemon runs by itself. */
+  intervals?: { quick: number; audit: number }
 }
 
 export interface Alone {
@@ -37,6 +43,7 @@ export interface Alone {
   site: Site
   host: Host
   databases: Databases
+  daemons: Running
   port: number
   close(): Promise<void>
 }
@@ -50,7 +57,16 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
   const local = new Map<string, Record<Role, App>>()
   const dial = dialer({ local })
   const databases = openDatabases(options.databaseThreads ?? 2)
-  const host = startHost({ root, secrets, log: options.log, local, address: '127.0.0.1:6200', dial, databases })
+  const host = startHost({
+    reserve: options.reserve,
+    root,
+    secrets,
+    log: options.log,
+    local,
+    address: '127.0.0.1:6200',
+    dial,
+    databases,
+  })
   const devices = names.map((name, i) => deviceHere(i, name))
   const ring = evenRing(devices, options.replicas ?? 1, options.partPower ?? 10)
   const policies: Policy[] = [
@@ -61,6 +77,20 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
   const site: Site = { cluster, settings: { ...DEFAULTS, ...options.settings }, info: {} }
   site.info = siteInfo(site)
   const app = pipeline(site)
+  const premises: Premises = {
+    objects: host.objectSite,
+    databases: host.dbSite,
+    cluster,
+    log: options.log,
+    address: '127.0.0.1:6200',
+    client: app,
+    site,
+  }
+  const daemons = runDaemons(
+    premises,
+    allDaemons(options.intervals ?? { quick: 30, audit: 3600 }),
+    options.intervals === undefined,
+  )
   const listening: Listening | null = options.listen
     ? await listen(app, options.listen.ip, options.listen.port, { log: options.log, mount: options.mount })
     : null
@@ -69,8 +99,10 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
     site,
     host,
     databases,
+    daemons,
     port: listening?.port ?? 0,
     async close() {
+      await daemons.stop()
       await listening?.close()
       dial.close()
       await databases.close()

@@ -54,7 +54,7 @@ export function startHost(options: HostOptions): Host {
     mountCheck: options.mountCheck ?? false,
     reclaimAge: options.reclaimAge ?? 604800,
   }
-  const dbSite: DbSite = { ...shared, databases: options.databases }
+  const dbSite: DbSite = { ...shared, databases: options.databases, changed: new Set() }
   const objectSite: ObjectSite = {
     ...shared,
     updateTimeout: options.updateTimeout ?? 1,

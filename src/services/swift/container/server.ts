@@ -109,6 +109,7 @@ async function putRow(site: DbSite, at: At, object: string, req: Req, time: stri
   const make = at.account.startsWith('.') ? own(at, time) : null
   const there = await site.databases.call('container.rows', at.path, { rows: [row], make })
   if (!there) return refuse(404)
+  site.changed.add(at.path)
   return deleted ? reply(204) : reply(201)
 }
 
@@ -125,6 +126,7 @@ async function put(site: DbSite, at: At, req: Req, time: string): Promise<Res> {
   })
   if (result.conflict) return refuse(409, undefined, { 'x-backend-storage-policy-index': String(result.info.policy) })
   if (result.problem) return refuse(400, result.problem)
+  site.changed.add(at.path)
   const refused = await tellAccount(site, at, req, result.info)
   if (refused) return refused
   return refuse(result.created ? 201 : 202, undefined, { 'x-backend-storage-policy-index': String(result.info.policy) })
@@ -134,6 +136,7 @@ async function remove(site: DbSite, at: At, req: Req, time: string): Promise<Res
   const result = await site.databases.call('container.delete', at.path, { at: time })
   if (result.outcome === 'busy') return refuse(409)
   if (result.info) {
+    site.changed.add(at.path)
     const refused = await tellAccount(site, at, req, result.info)
     if (refused) return refused
   }

@@ -1,6 +1,6 @@
 /** Where databases are on a device, and what to do with one that is damaged. */
 
-import { lstat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Log } from '#kit/log.ts'
 import type { Limits } from '../constraints.ts'
@@ -22,6 +22,8 @@ export interface DbSite {
   reserve: number
   mountCheck: boolean
   reclaimAge: number
+  /** Paths of container databases that changed since the updater last looked. */
+  changed: Set<string>
 }
 
 export const dbDir = (disk: Disk, kind: 'accounts' | 'containers', partition: string | number, hash: string): string =>
@@ -40,9 +42,9 @@ export function dbPath(site: DbSite, device: string, partition: string | number,
 export async function checkDevice(site: DbSite, device: string, writing: boolean): Promise<void> {
   const disk = { root: site.root, device }
   try {
-    const dir = await lstat(deviceDir(disk))
+    const dir = await stat(deviceDir(disk))
     if (!dir.isDirectory()) throw new Stop(refuse(507))
-    if (site.mountCheck && dir.dev === (await lstat(site.root)).dev) throw new Stop(refuse(507))
+    if (site.mountCheck && dir.dev === (await stat(site.root)).dev) throw new Stop(refuse(507))
     if (writing && (await isFull(disk, site.reserve, 0))) throw new Stop(refuse(507))
   } catch (error) {
     if (failedWith(error, 'ENOENT', 'ENOTDIR', 'EIO')) throw new Stop(refuse(507))

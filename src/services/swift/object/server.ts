@@ -1,5 +1,5 @@
 /** The object server: one App for all devices of a host. Paths are `/device/partition/account/container/object`. */
-import { lstat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { checkDeleteHeaders, checkMetadata } from '../constraints.ts'
 import { look, metaName, newest, type OpenObject, openFound, quarantineObject, writeSmall } from '../disk/diskfile.ts'
@@ -78,7 +78,7 @@ function stamp(req: Req): void {
 async function isThere(site: ObjectSite, at: Target): Promise<boolean> {
   if (!site.mountCheck) return true // a missing folder shows when the temporary file is made
   try {
-    const [dir, root] = await Promise.all([lstat(deviceDir(at.disk)), lstat(at.disk.root)])
+    const [dir, root] = await Promise.all([stat(deviceDir(at.disk)), stat(at.disk.root)])
     return dir.isDirectory() && dir.dev !== root.dev
   } catch (error) {
     if (failedWith(error, 'ENOENT')) return false
@@ -211,7 +211,7 @@ const once = (fn: () => void): (() => void) => {
 
 async function deviceExists(at: Target): Promise<boolean> {
   try {
-    return (await lstat(deviceDir(at.disk))).isDirectory()
+    return (await stat(deviceDir(at.disk))).isDirectory()
   } catch (error) {
     if (failedWith(error, 'ENOENT', 'ENOTDIR')) return false
     throw error

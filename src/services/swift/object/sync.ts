@@ -1,5 +1,5 @@
 /** What object servers ask of each other: suffix hashes, which versions are missing, and the commit of a fragment. */
-import { lstat, rename } from 'node:fs/promises'
+import { rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { dataName, invalidate, look } from '../disk/diskfile.ts'
 import { type Disk, deviceDir, failedWith, hashDir, syncDir } from '../disk/layout.ts'
@@ -42,7 +42,7 @@ export async function replicate(
 
 async function isDevice(disk: Disk): Promise<boolean> {
   try {
-    return (await lstat(deviceDir(disk))).isDirectory()
+    return (await stat(deviceDir(disk))).isDirectory()
   } catch (error) {
     if (failedWith(error, 'ENOENT', 'ENOTDIR')) return false
     throw error

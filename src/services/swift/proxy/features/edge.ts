@@ -17,7 +17,7 @@ export const edge: Step = (next, site): App => {
   const { log } = site.cluster
   return async req => {
     const began = performance.now()
-    gateIn(req.headers)
+    if (req.env.source === null) gateIn(req.headers)
     req.env.transId = transactionId(req)
     let res: Res
     try {

@@ -1,0 +1,23 @@
+/** The daemons of a host, in one list. */
+import { accountReaper } from './account/reaper.ts'
+import { containerSyncDaemon } from './container/sync.ts'
+import { containerUpdater, containerUpdaterQuick } from './container/updater.ts'
+import type { Daemon } from './daemons.ts'
+import { dbAuditor } from './db/auditor.ts'
+import { objectAuditor } from './object/auditor.ts'
+import { objectExpirer } from './object/expirer.ts'
+import { objectUpdater } from './object/updater.ts'
+
+/** With `quick` seconds between passes that users notice, `audit` between those that read everything. */
+export const allDaemons = ({ quick, audit }: { quick: number; audit: number }): Daemon[] => [
+  containerUpdaterQuick(),
+  containerUpdater(quick * 10),
+  objectUpdater(quick),
+  objectExpirer(quick),
+  containerSyncDaemon(quick),
+  accountReaper(quick * 10),
+  dbAuditor('account', audit),
+  dbAuditor('container', audit),
+  objectAuditor({ every: audit, filesPerSecond: 200, bytesPerSecond: 50_000_000, quick: false }),
+  objectAuditor({ every: audit, filesPerSecond: 500, bytesPerSecond: 50_000_000, quick: true }),
+]

@@ -1,0 +1,129 @@
+/** The object store inside Nubo: Keystone's tokens in front, device folders in the data folder. */
+import { mkdir, readlink, rm, symlink } from 'node:fs/promises'
+import { basename, join, resolve } from 'node:path'
+import type { Who as KitWho } from '#kit/context.ts'
+import { reason } from '#kit/fault.ts'
+import type { Env } from '#kit/service.ts'
+import { authenticate } from '#services/keystone/index.ts'
+import { swiftSettings } from './config.ts'
+import { failedWith } from './disk/layout.ts'
+import type { Who } from './http/message.ts'
+import type { Policy } from './policies.ts'
+import type { Realm } from './proxy/site.ts'
+import { evenRing } from './ring/ring.ts'
+import { type Alone, startAlone } from './standalone.ts'
+import type { deviceHere } from './start.ts'
+
+const stores = new WeakMap<Env, Alone>()
+
+/** The running store of a process. Throws Error before `start`. */
+export function storeOf(env: Env): Alone {
+  const store = stores.get(env)
+  if (!store) throw new Error('the object store is not running in this process')
+  return store
+}
+export const storeIn = (env: Env): Alone | undefined => stores.get(env)
+
+/** Starts it with the configuration's `swift` section; answers what stops it. */
+export async function start(env: Env): Promise<() => Promise<void>> {
+  const options = env.config.of(swiftSettings)
+  const dataDir = join(env.config.dataDir, 'swift')
+  const devices = await place(join(dataDir, 'devices'), options.devices)
+  const check = authenticate(env)
+  const key = options.encryption_key ? Buffer.from(options.encryption_key, 'base64') : null
+  if (key && key.length < 32) throw new Error('swift.encryption_key must be the base64 of at least 32 bytes')
+  const store = await startAlone({
+    dataDir,
+    log: env.log.child({ service: 'swift' }),
+    devices,
+    replicas: options.replicas,
+    policies: list => (options.erasure_code ? [erasure(options.erasure_code, list)] : []),
+    intervals: { quick: options.interval, audit: options.audit_interval },
+    reserve: options.reserve,
+    settings: {
+      prefixes: ['AUTH_', 'SERVICE_'],
+      keystone: {
+        authenticate: async token => whoOf(await valid(check, token)),
+        operatorRoles: options.operator_roles,
+        resellerRoles: options.reseller_roles,
+        serviceRoles: options.service_roles,
+      },
+      realms: options.realms.map(
+        (realm): Realm => ({ ...realm, clusters: globalThis.Object.fromEntries(realm.clusters.map(one => [one.name, one.url])) }),
+      ),
+      currentRealm: options.current_realm ?? null,
+      storageDomain: options.storage_domain ?? null,
+      readOnly: options.read_only,
+      encryption: key ? { secrets: { default: key }, active: 'default' } : null,
+      s3: {
+        region: options.region,
+        domain: options.s3_domain ?? null,
+        minPartSize: 5 * 1024 * 1024,
+        maxParts: 10000,
+        checkClock: 900,
+      },
+      accessLog: false,
+    },
+  })
+  stores.set(env, store)
+  return async () => {
+    stores.delete(env)
+    await store.close()
+  }
+}
+
+function erasure(text: string, devices: ReturnType<typeof deviceHere>[]): Policy {
+  const [data, parity] = text.split('+').map(Number)
+  if (devices.length < data + parity)
+    throw new Error(`swift.erasure_code ${text} needs ${data + parity} devices, there are ${devices.length}`)
+  return {
+    index: 1,
+    name: 'ec',
+    aliases: [],
+    default: false,
+    deprecated: false,
+    ring: evenRing(devices, data + parity, 10),
+    code: { data, parity, segmentSize: 1024 * 1024, duplication: 1 },
+  }
+}
+
+/** Names for the device folders; folders elsewhere are linked to. The name of a device belongs to its data for ever. */
+async function place(root: string, folders: string[]): Promise<string[]> {
+  await mkdir(root, { recursive: true })
+  if (folders.length === 0) return ['d1']
+  const names: string[] = []
+  for (const [i, folder] of folders.entries()) {
+    const target = resolve(folder)
+    const name = `${basename(target).replace(/[^\w.-]/g, '_')}-${i + 1}`
+    const link = join(root, name)
+    const known = await readlink(link).catch(error => (failedWith(error, 'ENOENT', 'EINVAL') ? null : Promise.reject(error)))
+    if (known !== target) {
+      await rm(link, { force: true })
+      await symlink(target, link)
+    }
+    names.push(name)
+  }
+  return names
+}
+
+async function valid(check: ReturnType<typeof authenticate>, token: string): Promise<KitWho | null> {
+  try {
+    return await check(token)
+  } catch (error) {
+    if (error instanceof Error && 'status' in error && (error.status === 401 || error.status === 404)) return null
+    throw new Error(`could not check a token: ${reason(error)}`, { cause: error })
+  }
+}
+
+const whoOf = (who: KitWho | null): Who | null =>
+  who && {
+    userId: who.userId,
+    userName: who.userName ?? who.userId,
+    userDomainId: who.userDomainId ?? undefined,
+    userDomainName: who.userDomainName,
+    projectId: who.projectId,
+    projectName: who.projectName ?? null,
+    projectDomainId: who.projectDomainId,
+    projectDomainName: who.projectDomainName,
+    roles: [...who.roles],
+  }
