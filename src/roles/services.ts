@@ -4,7 +4,7 @@ import { keystone } from '#services/keystone/index.ts'
 import { placement } from '#services/placement/index.ts'
 import { swift } from '#services/swift/index.ts'
 
-export const SERVICES: readonly Service[] = [keystone, placement]
+export const SERVICES: readonly Service[] = [keystone, placement, swift]
 
 /** What the catalog says of each service, as DevStack's path prefixes have it. */
 export const CATALOG: readonly { name: string; type: string; path: string; description: string }[] = [
