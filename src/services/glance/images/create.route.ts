@@ -1,0 +1,96 @@
+import { randomUUID } from 'node:crypto'
+import { isDuplicate, json } from '#kit/db/index.ts'
+import { badRequest, conflict, forbidden, tooLarge } from '#kit/fault.ts'
+import { route } from '#kit/http/route.ts'
+import * as S from '#kit/http/schema.ts'
+import { glanceSettings } from '../settings.ts'
+import type { Visibility } from '../tables.ts'
+import { GIVEN, READ_ONLY, RESERVED } from './fields.ts'
+import { imageView } from './view.ts'
+
+const optional = Object.fromEntries(Object.entries(GIVEN).map(([name, schema]) => [name, S.Optional(schema)])) as unknown as {
+  [K in keyof typeof GIVEN]: S.TSchema
+}
+
+/** Free properties are text. */
+const Body = S.Object(
+  { id: S.Optional(S.Uuid()), ...optional },
+  { additionalProperties: S.Nullable(S.String({ maxLength: 65_535 })) },
+)
+
+/** The properties among what was given, checked. Throws forbidden for names that are ours. */
+export function propertiesOf(given: Record<string, unknown>): Record<string, string> {
+  const properties: Record<string, string> = {}
+  for (const [name, value] of Object.entries(given)) {
+    if (name in GIVEN || name === 'id') continue
+    if (READ_ONLY.has(name)) throw forbidden(`Attribute '${name}' is read-only.`)
+    if (RESERVED.test(name)) throw forbidden(`Attribute '${name}' is reserved.`)
+    if (name.length > 255 || name === '') throw badRequest(`Property names have 1 to 255 characters, not ${name.length}.`)
+    if (value !== null) properties[name] = String(value)
+  }
+  return properties
+}
+
+/** Refuses more properties or tags than are allowed. */
+export function refuseTooMany(what: 'properties' | 'tags', count: number, most: number): void {
+  if (most >= 0 && count > most) throw tooLarge(`An image has at most ${most} ${what}, not ${count}.`)
+}
+
+export const imageCreate = route({
+  method: 'POST',
+  path: '/images',
+  success: 201,
+  policy: null,
+  body: Body,
+  async handle({ ctx, env, body: given, reply, self }) {
+    const body = given as Record<string, unknown>
+    const owner = (body.owner as string | null | undefined) ?? ctx.projectId
+    ctx.must('add_image', { project_id: ctx.projectId, owner })
+    const visibility = (body.visibility as Visibility | undefined) ?? 'shared'
+    if (visibility === 'public') ctx.must('publicize_image', { project_id: owner })
+    if (visibility === 'community') ctx.must('communitize_image', { project_id: owner })
+    const limits = env.config.of(glanceSettings)
+    const properties = propertiesOf(body)
+    const tags = [...new Set((body.tags as string[] | undefined) ?? [])]
+    refuseTooMany('properties', Object.keys(properties).length, limits.image_property_quota)
+    refuseTooMany('tags', tags.length, limits.image_tag_quota)
+    const id = (body.id as string | undefined) ?? randomUUID()
+    try {
+      const image = await env.db.tx(tx =>
+        tx
+          .insertInto('glance.images')
+          .values({
+            id,
+            name: (body.name as string | null | undefined) ?? null,
+            status: 'queued',
+            visibility,
+            owner,
+            disk_format: (body.disk_format as string | null | undefined) ?? null,
+            container_format: (body.container_format as string | null | undefined) ?? null,
+            min_disk: (body.min_disk as number | undefined) ?? 0,
+            min_ram: (body.min_ram as number | undefined) ?? 0,
+            protected: (body.protected as boolean | undefined) ?? false,
+            os_hidden: (body.os_hidden as boolean | undefined) ?? false,
+            properties: json(properties),
+            tags,
+            size: null,
+            virtual_size: null,
+            checksum: null,
+            os_hash_algo: null,
+            os_hash_value: null,
+            file: null,
+            message: null,
+          })
+          .returningAll()
+          .executeTakeFirstOrThrow(),
+      )
+      reply.headers.Location = self(`/images/${id}`)
+      reply.headers['OpenStack-image-import-methods'] = 'glance-direct,web-download'
+      reply.headers['OpenStack-image-store-ids'] = 'file'
+      return imageView(image)
+    } catch (error) {
+      if (isDuplicate(error)) throw conflict(`Image ID ${id} already exists!`, { cause: error })
+      throw error
+    }
+  },
+})

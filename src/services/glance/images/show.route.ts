@@ -1,0 +1,86 @@
+import { emit } from '#kit/events.ts'
+import { conflict, forbidden } from '#kit/fault.ts'
+import { route } from '#kit/http/route.ts'
+import { imageDeleted } from '../events.ts'
+import { fileRemove } from '../files/index.ts'
+import { storeFolder } from '../store.ts'
+import { imageFetch, imageUpdate } from './store.ts'
+import { imageView } from './view.ts'
+
+export const imageShow = route({
+  method: 'GET',
+  path: '/images/:id',
+  policy: 'get_image',
+  target: ({ db, ctx, params }) => imageFetch(db, ctx, params.id!),
+  handle: ({ target }) => imageView(target),
+})
+
+export const imageDelete = route({
+  method: 'DELETE',
+  path: '/images/:id',
+  success: 204,
+  policy: 'delete_image',
+  target: ({ db, ctx, params }) => imageFetch(db, ctx, params.id!),
+  async handle({ ctx, env, params }) {
+    const image = await env.db.tx(async tx => {
+      const row = await imageFetch(tx, ctx, params.id!, { lock: true })
+      if (row.protected) throw forbidden(`Image ${row.id} is protected and cannot be deleted.`)
+      await tx.deleteFrom('glance.images').where('id', '=', row.id).execute()
+      await emit(tx, imageDeleted, { id: row.id })
+      return row
+    })
+    // A file that this process does not live to remove is found by the sweep.
+    if (image.file) await fileRemove(storeFolder(env), image.file)
+  },
+})
+
+const TURNS = { deactivate: { from: 'active', to: 'deactivated' }, reactivate: { from: 'deactivated', to: 'active' } } as const
+
+export const imageTurns = (['deactivate', 'reactivate'] as const).map(verb =>
+  route({
+    method: 'POST',
+    path: `/images/:id/actions/${verb}`,
+    success: 204,
+    policy: verb,
+    target: ({ db, ctx, params }) => imageFetch(db, ctx, params.id!),
+    async handle({ ctx, env, params }) {
+      await env.db.tx(async tx => {
+        const { id, status } = await imageFetch(tx, ctx, params.id!, { lock: true })
+        if (status === TURNS[verb].to) return
+        if (status !== TURNS[verb].from) throw forbidden(`Not allowed to ${verb} image in status '${status}'`)
+        await imageUpdate(tx, id, { status: TURNS[verb].to })
+      })
+    },
+  }),
+)
+
+/** Tags are a set: adding and removing one cannot lose another. */
+export const imageTags = [
+  route({
+    method: 'PUT',
+    path: '/images/:id/tags/:tag',
+    success: 204,
+    policy: 'modify_image',
+    target: ({ db, ctx, params }) => imageFetch(db, ctx, params.id!),
+    async handle({ ctx, env, params }) {
+      await env.db.tx(async tx => {
+        const { id, tags } = await imageFetch(tx, ctx, params.id!, { lock: true })
+        if (!tags.includes(params.tag!)) await imageUpdate(tx, id, { tags: [...tags, params.tag!] })
+      })
+    },
+  }),
+  route({
+    method: 'DELETE',
+    path: '/images/:id/tags/:tag',
+    success: 204,
+    policy: 'modify_image',
+    target: ({ db, ctx, params }) => imageFetch(db, ctx, params.id!),
+    async handle({ ctx, env, params }) {
+      await env.db.tx(async tx => {
+        const { id, tags } = await imageFetch(tx, ctx, params.id!, { lock: true })
+        if (!tags.includes(params.tag!)) throw conflict(`The image has no tag '${params.tag}'.`, { status: 404 })
+        await imageUpdate(tx, id, { tags: tags.filter(tag => tag !== params.tag) })
+      })
+    },
+  }),
+]

@@ -1,0 +1,51 @@
+/** Every query about images. */
+
+import type { Context } from '#kit/context.ts'
+import { type Query, type RawBuilder, sql, type Tx } from '#kit/db/index.ts'
+import { notFound } from '#kit/fault.ts'
+import type { Image } from './view.ts'
+
+export const noImage = (id: string): Error => notFound(`No image found with ID ${id}`)
+
+/** What a caller may see by id: own, public, community, and what is shared with the project. Administrators see all. */
+export function visibleTo(ctx: Context): RawBuilder<boolean> {
+  if (ctx.isAdmin) return sql<boolean>`true`
+  return sql<boolean>`(i.owner = ${ctx.projectId} or i.visibility in ('public', 'community')
+    or (i.visibility = 'shared' and exists (select from glance.members m where m.image_id = i.id and m.member_id = ${ctx.projectId})))`
+}
+
+/** An image that the caller may see. Throws notFound otherwise. `lock` keeps its row until the transaction ends. */
+export async function imageFetch(
+  q: Query,
+  ctx: Context,
+  id: string,
+  options: { lock?: boolean } = {},
+): Promise<Image & { member_id: string | null }> {
+  const { rows } = await sql<Image>`
+    select i.* from glance.images i where i.id = ${id} and ${visibleTo(ctx)} ${options.lock ? sql`for update` : sql``}`.execute(q)
+  if (!rows[0]) throw noImage(id)
+  return target(rows[0], ctx)
+}
+
+/** An image as policy sees it: whose it is under every name that rules use. */
+const target = (image: Image, ctx: Context) => ({
+  ...image,
+  project_id: image.owner,
+  member_id: image.visibility === 'shared' && image.owner !== ctx.projectId ? ctx.projectId : null,
+})
+
+/** Writes changed columns; the image's time of change moves. */
+export async function imageUpdate(tx: Tx, id: string, change: Partial<Image>): Promise<Image> {
+  const row = await tx
+    .updateTable('glance.images')
+    .set({
+      ...change,
+      ...(change.properties && { properties: sql<Record<string, string>>`${JSON.stringify(change.properties)}::jsonb` }),
+      updated_at: sql<Date>`now()`,
+    })
+    .where('id', '=', id)
+    .returningAll()
+    .executeTakeFirst()
+  if (!row) throw noImage(id)
+  return row
+}
