@@ -50,6 +50,9 @@ export async function dhcpEnsure(
   const folder = dhcpFolder(config, network.id)
   await mkdir(folder, { recursive: true, mode: 0o755 })
   const files = dhcpFiles(network, port, folder, link, config.leaseTime ?? 86_400)
+  // dnsmasq 2.90 (and others, as Ironic's users report) frees a boot file's name that it does not own when it reads options again, and dies:
+  // options of ports are few, and a restart takes some milliseconds.
+  const fragile = /^tag:port-/m.test((await readText(`${folder}/opts`)) ?? '')
   const changed = {
     conf: await write(`${folder}/conf`, files.conf),
     rest: (
@@ -61,7 +64,7 @@ export async function dhcpEnsure(
     ).some(Boolean),
   }
   let pid = await daemonPid(`${folder}/pid`, `${folder}/conf`, netns)
-  if (pid !== null && changed.conf) {
+  if (pid !== null && (changed.conf || (changed.rest && fragile))) {
     await processEnd(pid)
     pid = null
   }
@@ -79,7 +82,7 @@ async function defaultRoute(network: DesiredNetwork, port: DesiredPort, netns: s
     const gateway = network.subnets.find(
       subnet => own.has(subnet.id) && subnet.ipVersion === version && subnet.gatewayIp,
     )?.gatewayIp
-    if (gateway) await batch({ netns }, [[`-${version}`, 'route', 'replace', 'default', 'via', gateway]])
+    if (gateway) await batch({ netns }, [['route', 'replace', version === 4 ? '0.0.0.0/0' : '::/0', 'via', gateway]])
   }
 }
 

@@ -33,27 +33,12 @@ export async function legEnsure(
     // Half a pair is none: the other end went with a namespace.
     if (host.has(outer)) lines.push(['link', 'del', outer])
     if (link) await batch({ netns }, [['link', 'del', leg.inner]])
-    lines.push([
-      'link',
-      'add',
-      outer,
-      'addrgenmode',
-      'none',
-      'type',
-      'veth',
-      'peer',
-      'name',
-      leg.inner,
-      'address',
-      leg.mac,
-      'netns',
-      netns,
-    ])
+    lines.push(['link', 'add', outer, 'type', 'veth', 'peer', 'name', leg.inner, 'address', leg.mac, 'netns', netns])
     await batch(place, lines)
     link = undefined
   }
   const there = link ? host.get(outer) : undefined
-  const outside: Line[] = []
+  const outside: Line[] = there ? [] : [['link', 'set', outer, 'addrgenmode', 'none']]
   if (there?.mtu !== leg.mtu) outside.push(['link', 'set', outer, 'mtu', leg.mtu])
   if (there?.master !== leg.bridge) outside.push(['link', 'set', outer, 'master', leg.bridge])
   if (!there?.up) outside.push(['link', 'set', outer, 'up'])

@@ -18,7 +18,7 @@ let made = 0
 /** Something at the far end of a tap. */
 export interface TestGuest {
   netns: string
-  ping(ip: string, times?: number): Promise<boolean>
+  ping(ip: string, times?: number, seconds?: number): Promise<boolean>
   /** Whether a TCP connection to there is made. */
   connects(ip: string, port: number): Promise<boolean>
   /** Accepts TCP connections, counts them, and says hello. */
@@ -89,7 +89,7 @@ export async function testHost(t: TestContext, word: string, more: Partial<NetCo
           ? []
           : network.subnets
               .filter(s => s.gatewayIp)
-              .map(s => [`-${s.ipVersion}`, 'route', 'replace', 'default', 'via', s.gatewayIp as string])),
+              .map(s => ['route', 'replace', s.ipVersion === 4 ? '0.0.0.0/0' : '::/0', 'via', s.gatewayIp as string])),
       ])
       return testGuest(t, inner)
     },
@@ -102,8 +102,8 @@ export function testGuest(t: TestContext, netns: string): TestGuest {
     netns,
     run: (argv, codes) => run(argv, { netns, codes }),
     // Answers stop when one came; a first packet may wait for the far address to be found.
-    async ping(ip, times = 2) {
-      const { code } = await run(['ping', '-n', '-q', '-i', '0.2', '-c', String(times), '-w', '1', ip], {
+    async ping(ip, times = 2, seconds = 1) {
+      const { code } = await run(['ping', '-n', '-q', '-i', '0.2', '-c', String(times), '-w', String(seconds), ip], {
         netns,
         codes: [0, 1, 2],
       })

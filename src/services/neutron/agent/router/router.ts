@@ -121,16 +121,17 @@ function routeLines(version: 4 | 6, wanted: readonly Wanted[], have: readonly Ro
     text(a.destination) === text(b.destination) &&
     a.gateways.join() === [...b.gateways].sort().join() &&
     (a.device === null || b.device === a.device)
+  // In a batch the version shows by the destination alone.
+  const whole = (destination: string) => (destination === 'default' ? (version === 4 ? '0.0.0.0/0' : '::/0') : destination)
   const gone = have.filter(route => !wanted.some(one => text(one.destination) === text(route.destination)))
   return [
-    ...gone.map(route => [`-${version}`, 'route', 'del', route.destination, 'proto', 'static']),
+    ...gone.map(route => ['route', 'del', whole(route.destination), 'proto', 'static']),
     ...wanted
       .filter(one => !have.some(route => same(one, route)))
       .map(({ destination, gateways, device }) => [
-        `-${version}`,
         'route',
         'replace',
-        destination,
+        whole(destination),
         'proto',
         'static',
         ...(gateways.length === 1
