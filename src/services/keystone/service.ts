@@ -5,16 +5,21 @@ import { grantRoutes } from './assignments/grants.ts'
 import { assignmentRoutes } from './assignments/list.route.ts'
 import { scopeRoutes } from './auth/scopes.routes.ts'
 import { credentialRoutes } from './credentials/credentials.ts'
+import { signedRoutes } from './credentials/signed.routes.ts'
 import { domainConfigRoutes } from './domain_config/domain_config.ts'
 import { domainRoutes } from './domains/domains.ts'
 import { endpointFilterRoutes } from './endpoint_filter/endpoint_filter.ts'
 import { endpointRoutes } from './endpoints/endpoints.ts'
+import { federationRoutes } from './federation/providers.ts'
 import { groupRoutes } from './groups/groups.ts'
 import { healthRoute } from './health.route.ts'
 import { identityOf } from './identity.ts'
+import { legacyRoutes } from './legacy.routes.ts'
 import { limitRoutes } from './limits/limits.ts'
 import { base } from './migrations/0001_base.ts'
 import { consumerRoutes } from './oauth1/consumers.ts'
+import { oauth1Routes } from './oauth1/oauth1.ts'
+import { oauth2Route } from './oauth2/token.route.ts'
 import { policyRoutes } from './policies/policies.ts'
 import { policies } from './policy.ts'
 import { projectRoutes } from './projects/projects.ts'
@@ -48,6 +53,11 @@ const routes: Route[] = [
   ...regionRoutes,
   ...serviceRoutes,
   ...endpointRoutes,
+  ...legacyRoutes,
+  ...signedRoutes,
+  oauth2Route,
+  ...oauth1Routes,
+  ...federationRoutes,
   ...trustRoutes,
   ...consumerRoutes,
   ...domainConfigRoutes,

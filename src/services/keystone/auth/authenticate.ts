@@ -1,8 +1,10 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { type Query, sql } from '#kit/db/index.ts'
 import { badRequest, forbidden, notFound, unauthorized } from '#kit/fault.ts'
+import type { Call } from '#kit/http/route.ts'
 import type { Env } from '#kit/service.ts'
 import { identityOf } from '../identity.ts'
+import { oauth1Login } from '../oauth1/oauth1.ts'
 import { factsOf } from '../tokens/facts.ts'
 import type { Claims } from '../tokens/payload.ts'
 import { type Token, tokenCheck, tokenLoad, tokenSeal } from '../tokens/token.ts'
@@ -43,9 +45,10 @@ type Method = (
   env: Env,
   data: Record<string, unknown>,
   request: AuthRequest,
+  call?: Call,
 ) => Promise<Omit<Proof, 'methods'> & { methods?: string[] }>
 
-/** The methods that a request body can carry; `external`, `mapped` and `oauth1` come with other requests. */
+/** The methods that a request body can name. */
 const METHODS: Record<string, Method> = {
   async password(env, data) {
     const user = (data.user ?? {}) as NamedRef & { password?: string }
@@ -54,6 +57,10 @@ const METHODS: Record<string, Method> = {
   },
   token: tokenMethod,
   application_credential: appCredMethod,
+  async oauth1(_env, _data, _request, call) {
+    if (!call) throw denied()
+    return oauth1Login(call)
+  },
   async totp(env, data) {
     const user = (data.user ?? {}) as NamedRef & { passcode?: string }
     if (typeof user.passcode !== 'string') throw badRequest('Expecting to find passcode in user.')
@@ -62,7 +69,7 @@ const METHODS: Record<string, Method> = {
 }
 
 /** Runs every method that the request names, and reconciles them. */
-export async function prove(env: Env, request: AuthRequest): Promise<Proof> {
+export async function prove(env: Env, request: AuthRequest, call?: Call): Promise<Proof> {
   const configured = identityOf(env).settings.auth.methods
   const names = [...new Set(request.identity.methods)]
   for (const name of names) {
@@ -74,7 +81,7 @@ export async function prove(env: Env, request: AuthRequest): Promise<Proof> {
   if (names.length === 0) throw badRequest('Expecting to find at least one method in identity.')
   let all: Proof | undefined
   for (const name of names) {
-    const one = await METHODS[name]!(env, request.identity[name] as Record<string, unknown>, request)
+    const one = await METHODS[name]!(env, request.identity[name] as Record<string, unknown>, request, call)
     const methods = [...(all?.methods ?? []), ...(one.methods ?? []), name]
     if (all && all.userId !== one.userId) throw denied()
     all = { ...all, ...one, methods: [...new Set(methods)] }
@@ -217,8 +224,8 @@ export interface Issued {
 }
 
 /** Authenticates and issues. `receipt`: methods proven before, in a login of several steps. */
-export async function authenticate(env: Env, request: AuthRequest, receipt?: Receipt): Promise<Issued> {
-  const proof = await prove(env, request)
+export async function authenticate(env: Env, request: AuthRequest, receipt?: Receipt, call?: Call): Promise<Issued> {
+  const proof = await prove(env, request, call)
   if (receipt) {
     if (receipt.userId !== proof.userId) throw denied()
     proof.methods = [...new Set([...proof.methods, ...receipt.methods])]

@@ -66,6 +66,7 @@ const issueToken = route({
         call.env,
         request,
         typeof receipt === 'string' ? receiptOpen(call.env, receipt) : undefined,
+        call,
       )
       await audit(call.env, call, { action: 'authenticate', outcome: 'success', userId: token.claims.userId })
       call.reply.headers['X-Subject-Token'] = id
