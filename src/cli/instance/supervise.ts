@@ -56,7 +56,7 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
   const { layout } = o
   layoutMake(layout, o.owner)
   const passwords = passwordsOf(layout)
-  const tls = isLoopback(o.at.host) ? undefined : await certificateEnsure(layout, o.at.host)
+  const tls = isLoopback(o.at.host) ? undefined : certificateEnsure(layout, o.at.host)
   const publicUrl = `${tls ? 'https' : 'http'}://${reachable(o.at.host)}:${o.at.port}`
   const databaseUrl = o.databaseUrl ?? (await ownDatabase(o, log, say, onClose))
   const real = o.simulated === 0
