@@ -3,7 +3,7 @@
  * and loading the same modules for every file would take far longer than the tests. Files named `*.slow.test.ts` (they boot guests)
  * have a process each and nothing beside them.
  */
-import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { globSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -14,10 +14,12 @@ import type { Finished } from './reporter.ts'
 const REPORTER = fileURLToPath(new URL('./reporter.ts', import.meta.url))
 /** Most files in one process, so that two processes end at about the same time. */
 const GROUP = 40
-/** A test that takes longer is failed; a process that takes longer is killed (something it opened keeps it alive). */
+/** A test that takes longer is failed; a process that takes longer is killed. */
 const TEST_MS = 120_000
 const SLOW_TEST_MS = 600_000
 const PROCESS_MS = 15 * 60_000
+/** A process without a new result for this much longer than a test may take has ended its tests, and something keeps it alive. */
+const LEFT_OPEN_MS = 20_000
 
 /** The part of the tree that a file belongs to: src/kit, src/services/nova, guest. */
 function part(file: string): string {
@@ -38,29 +40,40 @@ function parse(text: string): Finished[] {
 async function runFiles(root: string, name: string, files: string[], slow: boolean, signal: AbortSignal): Promise<Finished[]> {
   const folder = mkdtempSync(join(tmpdir(), 'nubo-test-'))
   const report = join(folder, 'report')
+  const limit = slow ? SLOW_TEST_MS : TEST_MS
+  const started = Date.now()
   const flags = [
     '--disable-warning=ExperimentalWarning',
     '--test',
     '--test-isolation=none',
-    `--test-timeout=${slow ? SLOW_TEST_MS : TEST_MS}`,
+    `--test-timeout=${limit}`,
     `--test-reporter=${REPORTER}`,
     `--test-reporter-destination=${report}`,
   ]
   const began = performance.now()
+  const stalled = new AbortController()
+  const watcher = setInterval(() => {
+    const last = statSync(report, { throwIfNoEntry: false })?.mtimeMs ?? 0
+    if (Date.now() - Math.max(last, started) > limit + LEFT_OPEN_MS) stalled.abort()
+  }, 5000)
   try {
     const { code, stdout, stderr } = await run([process.execPath, ...flags, ...files], {
       cwd: root,
       timeoutMs: PROCESS_MS,
-      signal,
+      signal: AbortSignal.any([signal, stalled.signal]),
       codes: [0, 1],
       env: { NODE_TEST_CONTEXT: undefined },
     }).catch((error: unknown) => {
-      if (error instanceof RunError) return { code: null, stdout: error.stdout, stderr: `${error.message}\n${error.stderr}` }
-      throw error
+      if (!(error instanceof RunError)) throw error
+      const why = stalled.signal.aborted
+        ? 'All its tests ended, but something that one of them left open kept it alive.'
+        : error.message
+      return { code: null, stdout: error.stdout, stderr: `${why}\n${error.stderr}` }
     })
     const results = parse(readFileSync(report, { encoding: 'utf8', flag: 'a+' }))
-    if (code !== 0 && !results.some(result => result.outcome === 'failed')) {
-      const why = `the process ended with code ${code} although no test failed\n${(stderr || stdout).slice(-8192)}`
+    if (code === null || (code !== 0 && !results.some(result => result.outcome === 'failed'))) {
+      const how = code === null ? 'the process was killed' : `the process ended with code ${code} although no test failed`
+      const why = `${how}\n${(stderr || stdout).slice(-8192)}`
       results.push({ name, file: files.join(' '), outcome: 'failed', ms: performance.now() - began, why })
     }
     if (results.length === 0) {
@@ -68,6 +81,7 @@ async function runFiles(root: string, name: string, files: string[], slow: boole
     }
     return results
   } finally {
+    clearInterval(watcher)
     rmSync(folder, { recursive: true })
   }
 }
