@@ -45,7 +45,7 @@ const own = (schema: object, key: string): unknown => (schema as Json)[key]
 
 function marked<T extends Type.TSchema>(schema: T, key: string, value: unknown): T {
   const copy = Object.create(Object.getPrototypeOf(schema), Object.getOwnPropertyDescriptors(schema)) as T
-  Object.defineProperty(copy, key, { value, enumerable: false })
+  Object.defineProperty(copy, key, { value, enumerable: false, configurable: true })
   return copy
 }
 

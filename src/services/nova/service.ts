@@ -1,19 +1,33 @@
 /** Nova's table of contents: all that the compute service has. */
 import { badRequest } from '#kit/fault.ts'
 import type { Call, Route } from '#kit/http/route.ts'
+import type { Saga } from '#kit/saga/index.ts'
 import type { Service } from '#kit/service.ts'
 import { discoveryRoutes } from './discovery.routes.ts'
 import { flavorAccessRoutes } from './flavors/access.routes.ts'
 import { flavorRoutes } from './flavors/routes.ts'
 import { flavorSpecRoutes } from './flavors/specs.routes.ts'
+import { hostVerbs } from './hosts/verbs.ts'
 import { keypairRoutes } from './keypairs/routes.ts'
 import { migrations } from './migrations/index.ts'
 import { policies } from './policy.ts'
+import { createServer } from './servers/create.saga.ts'
+import { deleteServer } from './servers/delete.saga.ts'
+import { serverListRoutes } from './servers/list.routes.ts'
+import { serverRoutes } from './servers/routes.ts'
 import { novaSettings } from './settings.ts'
 import { microversions } from './versions.ts'
 import { wire } from './wire.ts'
 
-const routes: Route[] = [...discoveryRoutes, ...flavorRoutes, ...flavorAccessRoutes, ...flavorSpecRoutes, ...keypairRoutes]
+const routes: Route[] = [
+  ...discoveryRoutes,
+  ...flavorRoutes,
+  ...flavorAccessRoutes,
+  ...flavorSpecRoutes,
+  ...keypairRoutes,
+  ...serverListRoutes,
+  ...serverRoutes,
+]
 
 /** A URL may name a project: it must be the token's. */
 function inOwnProject(route: Route): Route {
@@ -43,4 +57,6 @@ export const nova: Service = {
   policies,
   migrations,
   settings: novaSettings,
+  sagas: [createServer, deleteServer] as unknown as Saga<never>[],
+  hostVerbs,
 }

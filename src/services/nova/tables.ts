@@ -82,6 +82,21 @@ export interface NicKept {
   /** Nova made the port and deletes it with the server. */
   ours: boolean
   addresses: AddressKept[]
+  /** For the guest's own set-up (network_data.json). */
+  subnets?: SubnetKept[]
+}
+
+/** How a guest finds its address on one subnet of a port. */
+export interface SubnetKept {
+  version: 4 | 6
+  dhcp: boolean
+  /** How IPv6 addresses are found: `slaac`, `dhcpv6-stateful`, `dhcpv6-stateless`. */
+  ipv6Mode: string | null
+  address: string
+  netmask: string
+  gateway: string | null
+  dns: string[]
+  routes: { network: string; netmask: string; gateway: string }[]
 }
 
 export interface FaultKept {
@@ -118,6 +133,7 @@ export interface BuildAsked {
   disks: LocalDisk[]
   hints: Record<string, unknown>
   forcedHost: string | null
+  forcedNode: string | null
   requestedHost: string | null
   requestedNode: string | null
   personality: { path: string; contents: string }[]

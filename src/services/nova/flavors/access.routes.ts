@@ -3,7 +3,7 @@ import { conflict, notFound } from '#kit/fault.ts'
 import { type Route, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { query } from '../fields.ts'
-import { projectKnown } from '../neighbours.ts'
+import { neighbours } from '../neighbours.ts'
 import { V } from '../versions.ts'
 import { flavorAccess, flavorAccessAdd, flavorAccessRemove, flavorFetch } from './store.ts'
 
@@ -41,7 +41,7 @@ export const flavorAccessRoutes: Route[] = [
     async handle({ env, ctx, params, version, body }) {
       const project = body.addTenantAccess.tenant
       return env.db.tx(async tx => {
-        await projectKnown(tx, project)
+        await neighbours.projectKnown(tx, project)
         const flavor = await flavorFetch(tx, ctx, params.id!)
         if (flavor.is_public && version >= V.publicFlavorAccess) throw conflict('Can not add access to a public flavor.')
         await flavorAccessAdd(tx, flavor.id, project)

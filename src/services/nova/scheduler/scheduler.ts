@@ -1,0 +1,175 @@
+/**
+ * Chooses the host of a server, inside the transaction that claims it there. Placement says which hosts have room; filters say which of
+ * those will do; weighers put them in order; the first that can still be claimed is it.
+ *
+ * Hosts are looked at in two helpings: a few with the most room, and all of them only if none of those will do. So with a thousand hosts
+ * that are alike a choice costs what it costs with fifty.
+ */
+import type { Static } from 'typebox'
+import { type Query, sql, type Tx } from '#kit/db/index.ts'
+import { conflict, Fault } from '#kit/fault.ts'
+import type { Env } from '#kit/service.ts'
+import { type Aggregate, aggregates, type Hypervisor, zonesOf } from '../hosts/store.ts'
+import { type Candidate, neighbours, type Owner } from '../neighbours.ts'
+import { novaSettings } from '../settings.ts'
+import { FILTERS } from './filters.ts'
+import type { HostState, Placed, ScheduleRequest } from './request.ts'
+
+export type FilterSettings = Static<typeof novaSettings.schema>
+
+const FIRST_HELPING = 50
+const ALL = 100_000
+
+/** Why a host was refused. */
+interface Refusal {
+  host: string
+  filter: string
+  why: string
+}
+
+/** No host will do. `refusals` goes into the log and, for administrators, into the fault's details. */
+export class NoValidHost extends Fault {
+  readonly refusals: readonly Refusal[]
+  constructor(refusals: readonly Refusal[]) {
+    super('conflict', sentence(refusals), { type: 'NoValidHost' })
+    this.refusals = refusals
+  }
+}
+
+function sentence(refusals: readonly Refusal[]): string {
+  if (refusals.length === 0) return 'No valid host was found. There are not enough hosts available: none has room for it.'
+  const shown = refusals.slice(0, 50).map(({ host, filter, why }) => `${host}: ${why} (${filter})`)
+  const more = refusals.length > shown.length ? `; and ${refusals.length - shown.length} more` : ''
+  return `No valid host was found. There are not enough hosts available. ${shown.join('; ')}${more}`
+}
+
+/** Chooses a host and claims the resources there for the server. Throws NoValidHost. */
+export async function schedule(tx: Tx, env: Env, owner: Owner, request: ScheduleRequest): Promise<Placed> {
+  const settings = env.config.of(novaSettings)
+  const groups = await aggregates(tx)
+  const demands = demandsOf(request)
+  const tried = new Set<string>()
+  const refusals: Refusal[] = []
+  for (const limit of [FIRST_HELPING, ALL]) {
+    const found = await neighbours.candidates(tx, demands, limit)
+    const fresh = found.filter(candidate => !tried.has(candidate.id))
+    for (const { id } of fresh) tried.add(id)
+    const states = await hostStates(tx, env, fresh, groups)
+    const fit = states.filter(state => accepts(state, request, settings, refusals))
+    for (const state of weighed(fit, request, settings)) {
+      try {
+        await neighbours.claim(tx, owner, state.id, request.resources)
+        return { host: state.host, node: state.node, zone: state.zone }
+      } catch (error) {
+        if (!(error instanceof Fault) || error.kind !== 'conflict') throw error
+        refusals.push({ host: state.host, filter: 'claim', why: error.message })
+      }
+    }
+    if (found.length < limit) break
+  }
+  throw new NoValidHost(refusals)
+}
+
+/** What Placement must know: resources, and traits out of the flavor and the image. */
+function demandsOf({ resources, flavor, image }: ScheduleRequest) {
+  const required: string[] = []
+  const forbidden: string[] = []
+  for (const specs of [flavor.extra_specs, image?.properties ?? {}]) {
+    for (const [name, value] of Object.entries(specs)) {
+      const trait = /^trait:(\w+)$/.exec(name)?.[1]
+      if (trait) (value === 'forbidden' ? forbidden : required).push(trait)
+    }
+  }
+  return { resources, required, forbidden }
+}
+
+async function hostStates(db: Query, env: Env, candidates: Candidate[], groups: Aggregate[]): Promise<HostState[]> {
+  if (candidates.length === 0) return []
+  const { rows } = await sql<
+    Hypervisor & { forced_down: boolean; disabled: boolean; disabled_reason: string | null; servers: number; busy: number }
+  >`
+    select h.*, coalesce(s.forced_down, true) as forced_down, coalesce(s.disabled, true) as disabled,
+      s.disabled_reason, coalesce(n.servers, 0)::int as servers, coalesce(n.busy, 0)::int as busy
+    from nova.hypervisors h
+    left join nova.services s on s.host = h.host and s.program = 'nova-compute'
+    left join lateral (
+      select count(*) as servers, count(*) filter (where vm_state = 'building' or task_state is not null) as busy
+      from nova.servers v where v.host = h.host) n on true
+    where h.id = any(${candidates.map(c => c.id)})`.execute(db)
+  const free = new Map(candidates.map(c => [c.id, c.free]))
+  const zones = zonesOf(groups)
+  return rows.map(row => ({
+    id: row.id,
+    host: row.host,
+    node: row.hypervisor_hostname,
+    zone: zones.get(row.host) ?? env.config.of(novaSettings).default_availability_zone,
+    up: !row.forced_down && env.hosts.isConnected(row.host),
+    disabled: row.disabled,
+    disabledReason: row.disabled_reason,
+    hypervisor: row,
+    aggregates: groups.filter(g => g.hosts.includes(row.host)),
+    free: free.get(row.id)!,
+    servers: row.servers,
+    busy: row.busy,
+  }))
+}
+
+function accepts(state: HostState, request: ScheduleRequest, settings: FilterSettings, refusals: Refusal[]): boolean {
+  const refuse = (filter: string, why: string): false => {
+    refusals.push({ host: state.host, filter, why })
+    return false
+  }
+  if (request.excluded.includes(state.host)) return refuse('RetryFilter', 'it was tried before')
+  const { forcedHost, forcedNode, requestedHost, requestedNode } = request
+  const host = forcedHost ?? requestedHost
+  const node = forcedNode ?? requestedNode
+  if (host !== null && host !== state.host) return refuse('requested host', `${host} is asked for`)
+  if (node !== null && node !== state.node) return refuse('requested hypervisor', `${node} is asked for`)
+  if (forcedHost !== null || forcedNode !== null) return true
+  if (request.zone !== null && request.zone !== state.zone) {
+    return refuse('AvailabilityZone', `it is in zone ${state.zone}, not ${request.zone}`)
+  }
+  for (const name of settings.enabled_filters) {
+    const why = FILTERS[name]?.(state, request, settings)
+    if (why) return refuse(name, why)
+  }
+  return true
+}
+
+type Weigher = (state: HostState, request: ScheduleRequest) => number
+
+/** By upstream's defaults all have multiplier 1, and the more the better, but for busy hosts. */
+const WEIGHERS: Weigher[] = [
+  state => state.free.MEMORY_MB,
+  state => state.free.VCPU,
+  state => state.free.DISK_GB,
+  state => -state.busy,
+  (state, { group }) => (group?.policy === 'soft-affinity' ? group.hosts.filter(h => h === state.host).length : 0),
+  (state, { group }) => (group?.policy === 'soft-anti-affinity' ? -group.hosts.filter(h => h === state.host).length : 0),
+]
+
+/** The hosts, best first. Each weigher counts from 0 (its worst host) to 1 (its best). Equal ones stand in random order. */
+function weighed(states: HostState[], request: ScheduleRequest, settings: FilterSettings): HostState[] {
+  if (states.length < 2) return states
+  const total = new Map<HostState, number>(states.map(state => [state, 0]))
+  for (const weigher of WEIGHERS) {
+    const raw = states.map(state => weigher(state, request))
+    const low = Math.min(...raw)
+    const span = Math.max(...raw) - low
+    if (span > 0) states.forEach((state, i) => void total.set(state, total.get(state)! + (raw[i]! - low) / span))
+  }
+  const order = new Map(states.map(state => [state, Math.random()]))
+  const sorted = [...states].sort((a, b) => total.get(b)! - total.get(a)! || order.get(a)! - order.get(b)!)
+  const subset = Math.min(settings.host_subset_size, sorted.length)
+  const chosen = sorted.splice(Math.floor(Math.random() * subset), 1)
+  return [...chosen, ...sorted]
+}
+
+/** Refuses a host or hypervisor that does not exist. */
+export async function hostMustExist(db: Query, host: string | null, node: string | null): Promise<void> {
+  if (host === null && node === null) return
+  let query = db.selectFrom('nova.hypervisors').select('host')
+  if (host !== null) query = query.where('host', '=', host)
+  if (node !== null) query = query.where('hypervisor_hostname', '=', node)
+  if (!(await query.executeTakeFirst())) throw conflict(`Compute host ${host ?? node} could not be found.`, { status: 400 })
+}

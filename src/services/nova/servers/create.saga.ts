@@ -1,0 +1,148 @@
+/**
+ * Creates a server: a host, its resources and ports (one transaction); the guest on the host; its ports wired; ACTIVE. A host that fails
+ * for reasons of its own is left for the next best one, up to max_attempts hosts.
+ */
+import { Fault, reason } from '#kit/fault.ts'
+import { call, notify } from '#kit/link/index.ts'
+import { type Run, type SagaFailure, saga } from '#kit/saga/index.ts'
+import type { Env } from '#kit/service.ts'
+import { actionEnd } from '../actions/store.ts'
+import { guestSpec } from '../guests/spec.ts'
+import { neighbours } from '../neighbours.ts'
+import { novaSettings } from '../settings.ts'
+import type { Guest } from '../spec.ts'
+import { destroy, ensure, poke } from '../verbs.ts'
+import { serverPlace, serverUnplace } from './place.ts'
+import { POWER, powerNumber } from './states.ts'
+import { faultKept, noServer, serverRow, serverUpdate } from './store.ts'
+
+export interface CreateArgs {
+  serverId: string
+  requestId: string
+  adminPassword: string
+}
+
+/** Seconds that the host may take, an image to be fetched included. */
+const BOOT_SECONDS = 1800
+
+type Booted = { power: number; wired: boolean } | { failed: string }
+
+export const createServer = saga<CreateArgs>('nova.server.create', async (run, args) => {
+  const { serverId, requestId } = args
+  run.ifUndone(async (tx, failure) => {
+    const cancelled = failure.cancelled === true
+    await serverUpdate(tx, serverId, {
+      vm_state: 'error',
+      task_state: cancelled ? 'deleting' : null,
+      power_state: POWER.nostate,
+      host: null,
+      node: null,
+      ...(cancelled ? {} : { fault: buildFault(failure) }),
+    })
+    await actionEnd(tx, serverId, requestId, { event: 'compute__do_build_and_run_instance', host: null, failure })
+  })
+  const attempts = run.env.config.of(novaSettings).max_attempts
+  const failed: string[] = []
+  for (let attempt = 1; ; attempt++) {
+    const suffix = attempt === 1 ? '' : `-${attempt}`
+    const { host } = await run.step(
+      `place${suffix}`,
+      tx => serverPlace(tx, run.env, serverId, failed),
+      tx => serverUnplace(tx, serverId),
+    )
+    const booted = await boot(run, args, host, suffix, attempt < attempts)
+    if (!('failed' in booted)) {
+      await finish(run, args, host, booted)
+      return
+    }
+    failed.push(host)
+    await run.act(`clean${suffix}`, () => leave(run.env, host, serverId))
+    await run.step(`unplace${suffix}`, tx => serverUnplace(tx, serverId))
+  }
+})
+
+function boot(run: Run, { serverId, adminPassword }: CreateArgs, host: string, suffix: string, more: boolean): Promise<Booted> {
+  const { env } = run
+  return run.act<Booted>(
+    `boot${suffix}`,
+    async ({ signal, key }) => {
+      const server = await serverRow(env.db.read, serverId)
+      if (!server) throw noServer(serverId)
+      let guest: Guest
+      try {
+        guest = await call(env, host, ensure, guestSpec(server, { adminPassword }), { key, signal, deadline: BOOT_SECONDS })
+      } catch (error) {
+        if (more && !signal.aborted && isOfHost(error)) return { failed: reason(error) }
+        throw error
+      }
+      return { power: powerNumber(guest.power), wired: await wired(env, server.nics) }
+    },
+    () => leave(env, host, serverId),
+    { deadline: BOOT_SECONDS, retries: 0 },
+  )
+}
+
+const wired = async (env: Env, nics: readonly { portId: string }[]): Promise<boolean> =>
+  nics.length === 0 ||
+  neighbours.portsWired(
+    env.db.read,
+    nics.map(nic => nic.portId),
+  )
+
+/** Whether another host might do what this one did not. A bad image or request is bad everywhere. */
+const isOfHost = (error: unknown): boolean =>
+  !(error instanceof Fault) || !['badRequest', 'forbidden', 'tooLarge'].includes(error.kind)
+
+/**
+ * Nothing of the server stays on the host. A host that is away is told when it comes back: it asks for what it should have, and this
+ * server is not on that list.
+ */
+export async function leave(env: Env, host: string, serverId: string): Promise<void> {
+  if (!env.hosts.isConnected(host)) return
+  try {
+    await call(env, host, destroy, { id: serverId })
+  } catch (error) {
+    if (error instanceof Fault && error.kind === 'unavailable' && !env.hosts.isConnected(host)) return
+    throw error
+  }
+}
+
+async function finish(
+  run: Run,
+  { serverId, requestId }: CreateArgs,
+  host: string,
+  booted: { power: number; wired: boolean },
+): Promise<void> {
+  const { env } = run
+  const seconds = env.config.of(novaSettings).vif_plugging_timeout
+  if (!booted.wired && seconds > 0) {
+    await run.until(
+      'wire',
+      async db => {
+        const server = await serverRow(db, serverId)
+        return server && (await wired(env, server.nics)) ? true : undefined
+      },
+      { deadline: seconds },
+    )
+  }
+  await run.step('activate', async tx => {
+    await serverUpdate(tx, serverId, {
+      vm_state: 'active',
+      task_state: null,
+      power_state: booted.power,
+      launched_at: new Date(),
+      progress: 0,
+    })
+    await actionEnd(tx, serverId, requestId, { event: 'compute__do_build_and_run_instance', host })
+  })
+}
+
+/** The fault of a failed build: which step, and the words of whoever refused. */
+function buildFault(failure: SagaFailure) {
+  const scheduling = failure.step.startsWith('place')
+  const message = scheduling ? failure.message : `Build of instance aborted at step '${failure.step}': ${failure.message}`
+  return faultKept(500, message, `${failure.step}: ${failure.kind}: ${failure.message}`)
+}
+
+/** Tells a host to ask again what it should have. */
+export const hostPoke = (env: Env, host: string, id?: string): boolean => notify(env, host, poke, { id })
