@@ -1,5 +1,5 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { type Query, sql } from '#kit/db/index.ts'
+import type { Query } from '#kit/db/index.ts'
 import { badRequest, forbidden, notFound, unauthorized } from '#kit/fault.ts'
 import type { Call } from '#kit/http/route.ts'
 import type { Env } from '#kit/service.ts'
@@ -7,7 +7,7 @@ import { identityOf } from '../identity.ts'
 import { oauth1Login } from '../oauth1/oauth1.ts'
 import { factsOf } from '../tokens/facts.ts'
 import type { Claims } from '../tokens/payload.ts'
-import { type Token, tokenCheck, tokenLoad, tokenSeal } from '../tokens/token.ts'
+import { type AppCredFact, appCredFetch, type Token, tokenCheck, tokenLoad, tokenSeal } from '../tokens/token.ts'
 import { trustConsume, trustForAuth } from '../trusts/store.ts'
 import { passwordLogin } from '../users/login.ts'
 import { passwordVerify } from '../users/passwords.ts'
@@ -32,6 +32,7 @@ export interface Proof {
   auditChain?: string
   expires?: number
   appCredId?: string
+  appCred?: AppCredFact
   /** scope fixed by the method */
   projectId?: string
   accessTokenId?: string
@@ -143,21 +144,17 @@ async function appCredMethod(env: Env, data: Record<string, unknown>): Promise<O
   if (typeof secret !== 'string') throw badRequest('Expecting to find secret in application credential.')
   if (id === undefined && name === undefined) throw badRequest('Expecting to find name or ID in application credential.')
   const db = env.db.read
-  let query = db
-    .selectFrom('keystone.app_creds as c')
-    .innerJoin('keystone.users as u', 'u.id', 'c.user_id')
-    .select(['c.id', 'c.user_id', 'c.project_id', 'c.secret_hash', 'c.expires_at'])
-  if (id !== undefined) query = query.where('c.id', '=', String(id))
+  let found: AppCredFact | null
+  if (id !== undefined) found = await appCredFetch(db, { id: String(id) })
   else {
     if (typeof data.user !== 'object' || data.user === null) throw badRequest('Expecting to find user in application credential.')
     const user = await userLocate(db, data.user as NamedRef)
     if (!user) throw denied()
-    query = query.where('c.user_id', '=', user.id).where('c.name', '=', String(name))
+    found = await appCredFetch(db, { userId: user.id, name: String(name) })
   }
-  const found = await query.executeTakeFirst()
   if (!(await secretHolds(env, secret, found?.secret_hash ?? null))) throw denied()
   if (!found || (found.expires_at && found.expires_at.getTime() <= Date.now())) throw denied()
-  return { userId: found.user_id, appCredId: found.id, projectId: found.project_id }
+  return { userId: found.user_id, appCredId: found.id, appCred: found, projectId: found.project_id }
 }
 
 async function secretHolds(env: Env, secret: string, stored: string | null): Promise<boolean> {
@@ -259,8 +256,7 @@ export async function issue(env: Env, proof: Proof, asked?: Scope): Promise<Issu
     }),
     ...(proof.thumbprint !== undefined && { thumbprint: proof.thumbprint }),
   }
-  claims.issued = await issuedAfterRevocation(db, claims, now)
-  const token = await tokenLoad(env, db, claims, false)
+  const token = await tokenLoad(env, db, claims, false, proof.appCred)
   if (!token) {
     if (trust) throw forbidden('You are not authorized to perform the requested action: Trustee has no delegated roles.')
     throw denied()
@@ -275,17 +271,4 @@ function scopeClaims({ projectId, domainId, system }: Scope): Partial<Claims> {
   if (projectId !== undefined) return { projectId }
   if (domainId !== undefined) return { domainId }
   return system ? { system } : {}
-}
-
-/**
- * A token's time has whole seconds. One issued within the second of a revocation that concerns its user would be taken for one
- * issued before it; such a token is dated to the next second instead.
- */
-async function issuedAfterRevocation(db: Query, claims: Claims, now: number): Promise<number> {
-  const { rows } = await sql<{ at: Date | null }>`
-    select max(issued_before) as at from keystone.revocations
-    where (user_id = ${claims.userId} or project_id = ${claims.projectId ?? null} or domain_id = ${claims.domainId ?? null})
-      and audit_id is null and issued_before >= ${new Date(now * 1000)}`.execute(db)
-  const at = rows[0]!.at
-  return at ? Math.max(now, Math.floor(at.getTime() / 1000) + 1) : now
 }

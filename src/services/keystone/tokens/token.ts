@@ -1,3 +1,4 @@
+import { CompiledQuery } from 'kysely'
 import type { Who } from '#kit/context.ts'
 import type { Query } from '#kit/db/index.ts'
 import type { Env } from '#kit/service.ts'
@@ -20,6 +21,9 @@ export interface AccessRule {
 export interface AppCredFact {
   id: string
   name: string
+  user_id: string
+  project_id: string
+  secret_hash: string
   unrestricted: boolean
   expires_at: Date | null
   role_ids: string[]
@@ -95,9 +99,15 @@ export async function tokenCheck(env: Env, text: string, allowExpired = 0): Prom
 }
 
 /** Everything about what the claims stand on; null when they do not hold (any more). */
-export async function tokenLoad(env: Env, db: Query, claims: Claims, issued: boolean): Promise<Token | null> {
+export async function tokenLoad(
+  env: Env,
+  db: Query,
+  claims: Claims,
+  issued: boolean,
+  known?: AppCredFact,
+): Promise<Token | null> {
   const [appCred, trust, accessToken] = await Promise.all([
-    claims.appCredId === undefined ? undefined : appCredFetch(db, claims.appCredId),
+    claims.appCredId === undefined ? undefined : (known ?? appCredFetch(db, { id: claims.appCredId })),
     claims.trustId === undefined ? undefined : trustFetch(db, claims.trustId),
     claims.accessTokenId === undefined ? undefined : accessTokenFetch(db, claims.accessTokenId),
   ])
@@ -112,6 +122,9 @@ export async function tokenLoad(env: Env, db: Query, claims: Claims, issued: boo
     roleIds: appCred?.role_ids ?? trust?.role_ids ?? accessToken?.role_ids,
     token: issued ? { ...claims, trustorId: trust?.trustor_user_id, consumerId: accessToken?.consumer_id } : undefined,
   })
+  // A token's time has whole seconds. One issued within the second of a revocation that concerns it would be taken for an older
+  // one; it is dated to the next second instead.
+  if (facts.revoked_until) claims.issued = Math.max(claims.issued, Math.floor(facts.revoked_until.getTime() / 1000) + 1)
   const holds = factsHold(claims, facts) && (!appCred?.expires_at || appCred.expires_at.getTime() > Date.now())
   if (!holds || trust?.alive === false || accessToken?.alive === false || (trust && facts.lacking)) return null
   return { claims, facts, appCred, trust, accessToken, who: whoOf(env, claims, facts, { appCred, trust, accessToken }) }
@@ -148,17 +161,23 @@ function staleKeys({ claims, facts, appCred, trust, accessToken }: Token): strin
   return keys
 }
 
-async function appCredFetch(db: Query, id: string): Promise<AppCredFact | null> {
-  const row = await db
-    .selectFrom('keystone.app_creds as c')
-    .leftJoin('keystone.app_cred_rules as l', 'l.app_cred_id', 'c.id')
-    .leftJoin('keystone.access_rules as r', 'r.id', 'l.access_rule_id')
-    .select(['c.id', 'c.name', 'c.unrestricted', 'c.expires_at', 'c.role_ids'])
-    .select(eb => eb.fn.coalesce(eb.fn.jsonAgg('r').filterWhere('r.id', 'is not', null), eb.lit(null)).as('access_rules'))
-    .where('c.id', '=', id)
-    .groupBy('c.id')
-    .executeTakeFirst()
-  return (row as AppCredFact | undefined) ?? null
+const APP_CRED = `
+  select c.id, c.name, c.user_id, c.project_id, c.secret_hash, c.unrestricted, c.expires_at, c.role_ids,
+    (select jsonb_agg(jsonb_build_object('id', r.id, 'service', r.service, 'path', r.path, 'method', r.method))
+      from keystone.app_cred_rules l join keystone.access_rules r on r.id = l.access_rule_id where l.app_cred_id = c.id) as access_rules
+  from keystone.app_creds c where`
+
+/** An application credential by id, or by its user and name; null when there is none. */
+export async function appCredFetch(
+  db: Query,
+  by: { id: string } | { userId: string; name: string },
+): Promise<AppCredFact | null> {
+  const query =
+    'id' in by
+      ? CompiledQuery.raw(`${APP_CRED} c.id = $1`, [by.id])
+      : CompiledQuery.raw(`${APP_CRED} c.user_id = $1 and c.name = $2`, [by.userId, by.name])
+  const { rows } = await db.executeQuery<AppCredFact>(query)
+  return rows[0] ?? null
 }
 
 async function trustFetch(db: Query, id: string): Promise<TrustFact | null> {
