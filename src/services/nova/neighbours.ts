@@ -2,10 +2,15 @@
  * What nova asks of the services to its left, in one place and in nova's words. Each is a few lines over their index.ts; nova's own
  * code calls `neighbours.x(…)` and knows nothing more of them.
  */
+
+import type { Config } from '#kit/config.ts'
 import type { Context } from '#kit/context.ts'
-import { type Query, sql, type Tx } from '#kit/db/index.ts'
-import { badRequest, conflict, notFound } from '#kit/fault.ts'
+import type { Query, Tx } from '#kit/db/index.ts'
+import { badRequest, notFound } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
+import * as placement from '#services/placement/index.ts'
+import { novaSettings } from './settings.ts'
+import type { HostInventory } from './spec.ts'
 import type { BuildAsked, ImageKept, NicKept } from './tables.ts'
 
 /** What a server takes of a host. */
@@ -42,6 +47,13 @@ export interface ImageFound extends ImageKept {
   status: string
 }
 
+/** Hosts whose service is disabled have it. */
+const DISABLED = 'COMPUTE_STATUS_DISABLED'
+
+/** The amounts that are any. */
+const some = (resources: Resources): Record<string, number> =>
+  Object.fromEntries(Object.entries(resources).filter(([, amount]) => amount > 0))
+
 export const neighbours = {
   /** Throws badRequest when Keystone knows no such project. */
   async projectKnown(_db: Query, _projectId: string): Promise<void> {},
@@ -51,38 +63,60 @@ export const neighbours = {
     throw notFound(`Image ${id} could not be found.`)
   },
 
-  /** Hosts that have room and offer what is demanded, those with the most free memory first. */
-  async candidates(db: Query, { resources, within }: Demands, limit: number): Promise<Candidate[]> {
-    const { rows } = await sql<Candidate & { vcpu: number; ram: number; disk: number }>`
-      select h.id, h.vcpus * 4 - coalesce(u.vcpus, 0) as vcpu, h.memory_mb - 512 - coalesce(u.ram, 0) as ram,
-        h.disk_gb - coalesce(u.disk, 0) as disk
-      from nova.hypervisors h left join (
-        select host, sum(vcpus) as vcpus, sum(memory_mb) as ram, sum((flavor->>'root_gb')::int) as disk
-        from nova.servers where host is not null group by host) u using (host)
-      where ${within ? sql`h.id = any(${within})` : sql`true`}
-      order by ram desc limit ${limit}`.execute(db)
-    return rows
-      .map(row => ({ id: row.id, free: { VCPU: row.vcpu, MEMORY_MB: row.ram, DISK_GB: row.disk } }))
-      .filter(
-        c => c.free.VCPU >= resources.VCPU && c.free.MEMORY_MB >= resources.MEMORY_MB && c.free.DISK_GB >= resources.DISK_GB,
-      )
+  /** Hosts that have room and offer what is demanded: so many at most, drawn at random. */
+  async candidates(db: Query, { resources, required, forbidden, within }: Demands, limit: number): Promise<Candidate[]> {
+    const found = await placement.candidates(db, { resources: some(resources), required, forbidden, among: within, limit })
+    return found.map(({ id, summary }) => {
+      const free = (name: string): number => (summary[name] ? summary[name].capacity - summary[name].used : 0)
+      return { id, free: { VCPU: free('VCPU'), MEMORY_MB: free('MEMORY_MB'), DISK_GB: free('DISK_GB') } }
+    })
   },
 
-  /** Takes the resources of a host for a consumer, in place of what it has. Throws conflict when they are not there any more. */
-  async claim(tx: Tx, _owner: Owner, providerId: string, resources: Resources): Promise<void> {
-    await sql`select 1 from nova.hypervisors where id = ${providerId} for update`.execute(tx)
-    const found = await neighbours.candidates(tx, { resources, required: [], forbidden: [], within: [providerId] }, 1)
-    if (found.length === 0) throw conflict(`Host ${providerId} has no room any more.`)
+  /** Takes resources of hosts for a consumer, in place of what it has. Throws conflict when they are not there any more. */
+  async claim(tx: Tx, owner: Owner, wants: Record<string, Resources>, consumerId = owner.serverId): Promise<void> {
+    const { projectId, userId } = owner
+    const type = consumerId === owner.serverId ? 'INSTANCE' : 'MIGRATION'
+    const amounts = Object.fromEntries(Object.entries(wants).map(([id, resources]) => [id, some(resources)]))
+    await placement.claim(tx, consumerId, { projectId, userId, type }, amounts)
   },
 
   /** Gives back all that a consumer has. */
-  async release(_tx: Tx, _consumerId: string): Promise<void> {},
+  release: (tx: Tx, consumerId: string): Promise<void> => placement.release(tx, consumerId),
 
-  /** Tells what a host has. */
-  async providerReport(_tx: Tx, _provider: { id: string; name: string; inventory: object; traits: string[] }): Promise<void> {},
+  /** Tells what a host has. `disabled`: nothing new goes there. */
+  async providerReport(tx: Tx, config: Config, id: string, inventory: HostInventory, disabled: boolean): Promise<void> {
+    const settings = config.of(novaSettings)
+    const of = (total: number, reserved: number, ratio: number): placement.Inventory => ({
+      total,
+      reserved: Math.min(reserved, total),
+      min_unit: 1,
+      max_unit: total,
+      step_size: 1,
+      allocation_ratio: ratio,
+    })
+    const inventories: Record<string, placement.Inventory> = {}
+    if (inventory.vcpus > 0) inventories.VCPU = of(inventory.vcpus, settings.reserved_host_cpus, settings.cpu_allocation_ratio)
+    if (inventory.memoryMb > 0) {
+      inventories.MEMORY_MB = of(inventory.memoryMb, settings.reserved_host_memory_mb, settings.ram_allocation_ratio)
+    }
+    if (inventory.diskGb > 0) {
+      const reserved = Math.ceil(settings.reserved_host_disk_mb / 1024)
+      inventories.DISK_GB = of(inventory.diskGb, reserved, settings.disk_allocation_ratio)
+    }
+    const traits = disabled ? [...inventory.traits, DISABLED] : inventory.traits
+    await placement.providerEnsure(tx, { id, name: inventory.hostname, inventories, traits })
+  },
 
-  /** The host is gone. */
-  async providerDelete(_tx: Tx, _id: string): Promise<void> {},
+  /** Whether nothing new goes to a host. */
+  providerDisable: (tx: Tx, id: string, disabled: boolean): Promise<void> =>
+    placement.providerTraitSet(tx, id, DISABLED, disabled),
+
+  /** The host is gone. False while something is allocated from it. */
+  providerDelete: (tx: Tx, id: string): Promise<boolean> => placement.providerRemove(tx, id),
+
+  /** The aggregates that a host is in, by their UUIDs. */
+  providerAggregates: (tx: Tx, id: string, aggregates: readonly string[]): Promise<void> =>
+    placement.providerAggregatesSet(tx, id, aggregates),
 
   /**
    * Checks the networks asked for `count` servers before anything is made: that they exist, may be used and are unambiguous; that

@@ -1,11 +1,20 @@
 /** A compute cloud for tests: controllers' side real, hosts pretended, everything over the link. */
 import type { TestContext } from 'node:test'
+import { parseConfig } from '#kit/config.ts'
+import { sql } from '#kit/db/index.ts'
+import { testDb } from '#kit/db/test.ts'
 import { conflict, notFound } from '#kit/fault.ts'
 import { testCloud } from '#kit/http/test.ts'
 import { dial, hostsOpen, memoryWay, serve } from '#kit/link/index.ts'
 import { connected, keptLog } from '#kit/link/testing.ts'
+import { openLog } from '#kit/log.ts'
+import { type Saga, sagaRunner, sagaStart } from '#kit/saga/index.ts'
+import type { Env } from '#kit/service.ts'
+import { placement } from '#services/placement/index.ts'
 import { neighbours } from './neighbours.ts'
+import { serverResource, serversInsert } from './servers/store.ts'
 import { nova } from './service.ts'
+import { novaSettings } from './settings.ts'
 import type { Guest, GuestSpec, HostInventory } from './spec.ts'
 import * as verbs from './verbs.ts'
 
@@ -114,7 +123,7 @@ export async function computeCloud(t: TestContext, names: string[] = ['host1']) 
     }
   })
   t.after(() => hosts.close())
-  const cloud = await testCloud(t, [nova], { hosts })
+  const cloud = await testCloud(t, [placement, nova], { hosts })
   const fakes: FakeHost[] = []
   for (const name of names) fakes.push(await fakeHost(hosts, name))
   t.after(() => Promise.all(fakes.map(fake => fake.close())))
@@ -123,3 +132,94 @@ export async function computeCloud(t: TestContext, names: string[] = ['host1']) 
   })
   return { ...cloud, hosts: fakes, links: hosts }
 }
+
+/** A world for tests of one saga: a database, a pretended host, a row of a server. */
+export async function sagaWorld() {
+  const closers: (() => unknown)[] = []
+  const late = { after: (fn: () => unknown) => void closers.push(fn) }
+  const db = await testDb(
+    late as never,
+    [placement, nova].map(s => ({ schema: s.name, migrations: [...s.migrations] })),
+  )
+  const hosts = hostsOpen({ controller: 'c1', log: keptLog() })
+  const config = parseConfig('', 'test', [novaSettings])
+  const env: Env = { db, log: openLog({ level: 'fatal' }), config, hosts }
+  hosts.serve(env, nova.hostVerbs!)
+  for (const service of [placement, nova]) {
+    const stop = await service.start?.(env)
+    if (stop) closers.push(stop)
+  }
+  const host = await fakeHost(hosts, 'host1')
+  return {
+    env,
+    host,
+    /** Writes a server's row and starts a saga for it. */
+    serverStart: <A extends { serverId: string; requestId: string }>(
+      id: string,
+      saga: Saga<A>,
+      more: Omit<A, 'serverId' | 'requestId'>,
+    ) =>
+      db.tx(async tx => {
+        await serversInsert(tx, [serverRowNew(id)])
+        const args = { serverId: id, requestId: 'req-1', ...more } as A
+        await sagaStart(tx, saga, args, { resource: serverResource(id) })
+      }),
+    async settle(sagas: readonly Saga<never>[]) {
+      const runner = await sagaRunner({ env, sagas })
+      await runner.idle()
+      await runner.stop()
+    },
+    /** MiB of memory that Placement has given out. */
+    async allocated(): Promise<number> {
+      const { rows } = await sql<{ used: number }>`
+        select coalesce(sum(used), 0)::int as used from placement.allocations where class = 'MEMORY_MB'`.execute(db.read)
+      return rows[0]!.used
+    },
+    async close() {
+      await host.close()
+      await hosts.close()
+      for (const close of closers.reverse()) await close()
+    },
+  }
+}
+
+const serverRowNew = (id: string): Parameters<typeof serversInsert>[1][number] => ({
+  id,
+  name: 'web',
+  project_id: 'p1',
+  user_id: 'u1',
+  vm_state: 'building',
+  task_state: 'scheduling',
+  flavor_id: 'f1',
+  flavor: {
+    id: 'f1',
+    name: 'small',
+    vcpus: 1,
+    memory_mb: 512,
+    root_gb: 1,
+    ephemeral_gb: 0,
+    swap_mb: 0,
+    rxtx_factor: 1,
+    extra_specs: {},
+  },
+  vcpus: 1,
+  memory_mb: 512,
+  image_ref: IMAGE,
+  image: { id: IMAGE, name: 'i', diskFormat: 'qcow2', containerFormat: 'bare', size: 1, minDisk: 0, minRam: 0, properties: {} },
+  config_drive: false,
+  hostname: 'web',
+  disk_config: 'MANUAL',
+  launch_index: 0,
+  reservation_id: 'r-1',
+  build: {
+    networks: 'none',
+    securityGroups: [],
+    disks: [],
+    hints: {},
+    forcedHost: null,
+    forcedNode: null,
+    requestedHost: null,
+    requestedNode: null,
+    personality: [],
+  },
+})

@@ -1,6 +1,7 @@
 /** Compute hosts: services, hypervisors, aggregates, as the scheduler and the operators' APIs need them. */
 import { randomUUID } from 'node:crypto'
 import { json, type Query, type Selectable, sql, type Tx } from '#kit/db/index.ts'
+import type { Env } from '#kit/service.ts'
 import { neighbours } from '../neighbours.ts'
 import type { HostInventory } from '../spec.ts'
 import type { AggregatesTable, HypervisorsTable, ServicesTable } from '../tables.ts'
@@ -23,12 +24,13 @@ export function services(db: Query) {
  * Writes what a host said of itself: its service, its hypervisor, its resource provider. Returns the hypervisor's id. The rows of a host
  * that is not new change only where what it says differs.
  */
-export async function hostReport(tx: Tx, host: string, inventory: HostInventory): Promise<string> {
-  await tx
+export async function hostReport(tx: Tx, env: Pick<Env, 'config'>, host: string, inventory: HostInventory): Promise<string> {
+  const service = await tx
     .insertInto('nova.services')
     .values({ id: randomUUID(), program: 'nova-compute', host, last_seen: sql<Date>`now()` })
     .onConflict(c => c.columns(['host', 'program']).doUpdateSet({ last_seen: sql`now()` }))
-    .execute()
+    .returning('disabled')
+    .executeTakeFirstOrThrow()
   const values = {
     hypervisor_hostname: inventory.hostname,
     hypervisor_type: inventory.hypervisorType,
@@ -46,7 +48,7 @@ export async function hostReport(tx: Tx, host: string, inventory: HostInventory)
     .onConflict(c => c.column('host').doUpdateSet(values as never))
     .returning('id')
     .executeTakeFirstOrThrow()
-  await neighbours.providerReport(tx, { id, name: inventory.hostname, inventory, traits: inventory.traits })
+  await neighbours.providerReport(tx, env.config, id, inventory, service.disabled)
   return id
 }
 

@@ -1,11 +1,12 @@
 /** What compute hosts ask of controllers: what they should have, image bytes; and what they report. The host is whom the link proved. */
-import { sql } from '#kit/db/index.ts'
+import { type Query, sql, type Tx } from '#kit/db/index.ts'
 import { forbidden } from '#kit/fault.ts'
 import { type Served, type Serving, serve, streamed } from '#kit/link/index.ts'
 import type { Env } from '#kit/service.ts'
 import { guestSpec } from '../guests/spec.ts'
 import { neighbours } from '../neighbours.ts'
 import { powerNumber } from '../servers/states.ts'
+import { serverLock, serverResource, serverUpdate } from '../servers/store.ts'
 import type { Guest } from '../spec.ts'
 import { type Desired, type DesiredArgs, desired, imageOpen, type Report, report } from '../verbs.ts'
 import { hostReport } from './store.ts'
@@ -48,11 +49,21 @@ async function desiredOf({ known, only }: DesiredArgs, { env, host }: On): Promi
 
 /** Brings rows in line with what the host sees of guests that no saga works on. */
 async function reported({ guests, inventory }: Report, { env, host }: On): Promise<Record<string, never>> {
-  await env.db.tx(async tx => {
-    if (inventory) await hostReport(tx, host, inventory)
-    for (const guest of guests) await guestSeen(tx, host, guest)
-  })
+  if (inventory) await env.db.tx(tx => hostReport(tx, env, host, inventory))
+  const news = await differing(env.db.read, host, guests)
+  for (const guest of guests.filter(({ id }) => news.has(id))) await env.db.tx(tx => guestSeen(tx, host, guest))
   return {}
+}
+
+/** The servers whose rows say another power state than their guests; usually none. */
+async function differing(db: Query, host: string, guests: readonly Guest[]): Promise<Set<string>> {
+  if (guests.length === 0) return new Set()
+  const { rows } = await sql<{ id: string }>`
+    select s.id from unnest(${guests.map(g => g.id)}::text[], ${guests.map(g => powerNumber(g.power))}::int[]) g (id, power)
+    join nova.servers s on s.id = g.id
+    where s.host = ${host} and s.task_state is null and s.power_state <> g.power
+      and not exists (select from kit.sagas k where k.resource = 'nova.server:' || g.id)`.execute(db)
+  return new Set(rows.map(row => row.id))
 }
 
 /** What a server is when its guest is found so by itself. */
@@ -63,33 +74,19 @@ const VM_STATE: Record<Guest['power'], string> = {
   off: 'stopped',
   crashed: 'stopped',
 }
+const BY_POWER = Object.values(VM_STATE)
 
-async function guestSeen(tx: Parameters<typeof hostReport>[0], host: string, guest: Guest): Promise<void> {
-  const row = await tx
-    .selectFrom('nova.servers')
-    .select(['vm_state', 'task_state', 'power_state'])
-    .where('id', '=', guest.id)
-    .where('host', '=', host)
-    .executeTakeFirst()
-  if (!row || row.task_state !== null) return
-  const power = powerNumber(guest.power)
-  if (row.power_state === power) return
-  const moves = ['active', 'paused', 'stopped', 'suspended'].includes(row.vm_state)
-  const busy = await tx.selectFrom('kit.sagas').select('id').where('resource', '=', `nova.server:${guest.id}`).executeTakeFirst()
+async function guestSeen(tx: Tx, host: string, guest: Guest): Promise<void> {
+  const row = await serverLock(tx, guest.id)
+  if (row?.host !== host || row.task_state !== null) return
+  const busy = await tx.selectFrom('kit.sagas').select('id').where('resource', '=', serverResource(guest.id)).executeTakeFirst()
   if (busy) return
-  await tx
-    .updateTable('nova.servers')
-    .set({
-      power_state: power,
-      updated_at: new Date(),
-      ...(moves ? { vm_state: VM_STATE[guest.power], wanted_power: wantedOf(guest) } : {}),
-    })
-    .where('id', '=', guest.id)
-    .where('task_state', 'is', null)
-    .execute()
+  const follows = BY_POWER.includes(row.vm_state)
+  await serverUpdate(tx, guest.id, {
+    power_state: powerNumber(guest.power),
+    ...(follows ? { vm_state: VM_STATE[guest.power], wanted_power: guest.power === 'crashed' ? 'off' : guest.power } : {}),
+  })
 }
-
-const wantedOf = ({ power }: Guest) => (power === 'crashed' ? 'off' : power)
 
 /** The bytes of an image, for a host that has a server of it. */
 async function imageOpened({ imageId }: { imageId: string }, { env, host }: On) {

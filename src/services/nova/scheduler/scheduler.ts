@@ -2,7 +2,7 @@
  * Chooses the host of a server, inside the transaction that claims it there. Placement says which hosts have room; filters say which of
  * those will do; weighers put them in order; the first that can still be claimed is it.
  *
- * Hosts are looked at in two helpings: a few with the most room, and all of them only if none of those will do. So with a thousand hosts
+ * Hosts are looked at in two helpings: a few drawn at random, and all of them only if none of those will do. So with a thousand hosts
  * that are alike a choice costs what it costs with fifty.
  */
 import type { Static } from 'typebox'
@@ -58,7 +58,7 @@ export async function schedule(tx: Tx, env: Env, owner: Owner, request: Schedule
     const fit = states.filter(state => accepts(state, request, settings, refusals))
     for (const state of weighed(fit, request, settings)) {
       try {
-        await neighbours.claim(tx, owner, state.id, request.resources)
+        await neighbours.claim(tx, owner, { [state.id]: request.resources })
         return { host: state.host, node: state.node, zone: state.zone }
       } catch (error) {
         if (!(error instanceof Fault) || error.kind !== 'conflict') throw error

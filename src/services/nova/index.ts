@@ -1,0 +1,3 @@
+/** What other services, and the roles that mount this one, may use of compute. */
+export { serverDeleted } from './servers/delete.saga.ts'
+export { nova } from './service.ts'
