@@ -54,6 +54,8 @@ export async function bridgeEnsure(
   if (there?.mtu !== network.mtu) lines.push(['link', 'set', bridge, 'mtu', network.mtu])
   if (!there) await batch(place, lines.splice(0))
   if (!there) await sysctlEnsure(place, quiet(bridge, physical?.kind === 'own' && network.type === 'flat'))
+  if (!there)
+    lines.push(['link', 'set', bridge, 'addrgenmode', physical?.kind === 'own' && network.type === 'flat' ? 'eui64' : 'none'])
   if (!there?.up) lines.push(['link', 'set', bridge, 'up'])
 
   if (network.type === 'flat' && physical?.kind === 'own') lines.push(...outsideLines(network, bridge, there))
@@ -72,10 +74,13 @@ export async function bridgeEnsure(
   if (network.type === 'vxlan') await tunnelEnsure(network, bridge, config, links, peersAreRight)
 }
 
-/** A bridge of a tenant network has no address, and takes none from what guests announce on it. */
+/**
+ * A bridge of a tenant network has no address, takes none from what guests announce on it, and answers no ARP for the host's other addresses.
+ * (IPv6 itself stays on: without it the bridge could not answer neighbour solicitation for other hosts' guests.)
+ */
 function quiet(bridge: string, outside: boolean): Record<string, number> {
-  const at = `net/ipv6/conf/${bridge}`
-  return outside ? { [`${at}/accept_ra`]: 0, [`${at}/autoconf`]: 0 } : { [`${at}/disable_ipv6`]: 1 }
+  const six = `net/ipv6/conf/${bridge}`
+  return { [`${six}/accept_ra`]: 0, [`${six}/autoconf`]: 0, ...(!outside && { [`net/ipv4/conf/${bridge}/arp_ignore`]: 8 }) }
 }
 
 function optionLines(link: Link, options: Record<string, number>): Line[] {

@@ -10,6 +10,7 @@
 //   bridge forward    (-10)   port in `targets`:    mark = TARGET+n; whatever is not IP or ARP is dropped
 //   inet   forward    (-5)    mark → chain of the guest's groups, incoming rules
 //   bridge input      (-310)  mark = 0: what goes up to the host itself carries none
+//   inet   input      (-5)    from a tenant network's bridge nothing reaches the host itself
 //
 // Every step is one look-up in a hash, however many ports there are. A chain exists once for each distinct set of groups, not for each port,
 // and jumps to one chain a group; a remote group is a set whose elements come and go alone. The number n of a port is its key
@@ -215,14 +216,26 @@ function inetTable(
 ): NftTable {
   const zones = set('typeof iifname : ct zone')
   for (const [bridge, zone] of zoneNumbers) zones.elements.set(bridge, String(zone))
+  const bridges = set('type ifname')
+  for (const bridge of zoneNumbers.keys()) bridges.elements.set(bridge, '')
   const egress = set('type mark : verdict')
   const ingress = set('type mark : verdict')
-  const sets = new Map<string, NftSet>(Object.entries({ zones, egress, ingress }))
+  const sets = new Map<string, NftSet>(Object.entries({ zones, bridges, egress, ingress }))
   const chains = new Map<string, NftChain>(
     Object.entries({
       raw: { hook: 'type filter hook prerouting priority -300; policy accept', rules: ['ct zone set iifname map @zones'] },
       outgoing: { hook: 'type filter hook prerouting priority -150; policy accept', rules: ['meta mark vmap @egress'] },
-      incoming: { hook: 'type filter hook forward priority -5; policy accept', rules: ['meta mark vmap @ingress'] },
+      incoming: {
+        hook: 'type filter hook forward priority -5; policy accept',
+        // The host is not a router between tenant networks and its own, whatever a guest addresses to the bridge.
+        rules: [
+          'iifname @bridges oifname != @bridges drop',
+          'iifname != @bridges oifname @bridges drop',
+          'meta mark vmap @ingress',
+        ],
+      },
+      // Nor is it a guest's neighbour.
+      host: { hook: 'type filter hook input priority -5; policy accept', rules: ['iifname @bridges drop'] },
     }),
   )
 
