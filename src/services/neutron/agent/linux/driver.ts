@@ -7,17 +7,18 @@ import { createHash } from 'node:crypto'
 import { linkFetch, linkList } from '#host/net/ip.ts'
 import { netnsList } from '#host/net/netns.ts'
 import { hasIpv6 } from '#host/net/sysctl.ts'
-import type { DesiredNetwork, DesiredPort, NetDesired, NetError, NetReport } from '../desired.ts'
+import type { NetDesired, NetError, NetReport } from '../desired.ts'
 import { dhcpEnsure, dhcpRemove } from '../dhcp/server.ts'
 import type { NetDriver } from '../driver.ts'
 import { metadataPlaces } from '../metadata/places.ts'
 import { type MetadataProxy, metadataProxy } from '../metadata/proxy.ts'
 import { dhcpNetns, routerNetns, tapName } from '../names.ts'
+import { reportOf } from '../report.ts'
 import { routerEnsure, routerRemove } from '../router/router.ts'
 import { bridgeEnsure, bridgesSweep } from './bridges.ts'
 import type { NetConfig } from './config.ts'
 import { destroyAll, inventoryOf, namespaceIds } from './inventory.ts'
-import { isGuest, type PortStatus, tapsPlug, tapsUnplug } from './ports.ts'
+import { isGuest, tapsPlug, tapsUnplug } from './ports.ts'
 import { probeNet } from './probe.ts'
 import { securityEnsure } from './security.ts'
 import { watchTaps } from './taps.ts'
@@ -165,36 +166,6 @@ async function note(
   } catch (error) {
     errors.push({ kind, id, message: (error as Error).message })
     return false
-  }
-}
-
-/** What a finished pass says of every object. */
-export function reportOf(desired: NetDesired, statuses: ReadonlyMap<string, PortStatus>, errors: NetError[]): NetReport {
-  const failed = (kind: NetError['kind'], id: string) => errors.some(error => error.kind === kind && error.id === id)
-  const routerOf = new Map(
-    desired.routers.flatMap(r => [...r.interfaces, ...(r.gateway ? [r.gateway] : [])].map(leg => [leg.portId, r.id] as const)),
-  )
-  const legStatus = (port: DesiredPort): PortStatus => {
-    if (!port.adminStateUp || failed('network', port.networkId)) return 'DOWN'
-    const router = routerOf.get(port.id)
-    if (router !== undefined) return failed('router', router) ? 'DOWN' : 'ACTIVE'
-    const serves = desired.networks.some((network: DesiredNetwork) => network.dhcp?.portId === port.id)
-    return serves && !failed('dhcp', port.networkId) ? 'ACTIVE' : 'DOWN'
-  }
-  return {
-    revision: desired.revision,
-    ports: desired.ports.map(port => ({ id: port.id, status: statuses.get(port.id) ?? legStatus(port) })),
-    routers: desired.routers.map(({ id }) => ({ id, status: failed('router', id) ? 'ERROR' : 'ACTIVE' })),
-    floatingIps: desired.routers.flatMap(router =>
-      router.floatingIps.map(({ id }) => ({
-        id,
-        status: failed('router', router.id) ? ('ERROR' as const) : ('ACTIVE' as const),
-      })),
-    ),
-    dhcp: desired.networks
-      .filter(network => network.dhcp !== null)
-      .map(({ id }) => ({ networkId: id, status: failed('dhcp', id) ? ('ERROR' as const) : ('ACTIVE' as const) })),
-    errors,
   }
 }
 

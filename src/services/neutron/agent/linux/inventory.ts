@@ -79,19 +79,20 @@ export async function destroyAll(config: NetConfig): Promise<NetThing[]> {
     if (kind === 'dhcp') await dhcpRemove(id, config)
     else await routerRemove(id, config)
   }
+  // The outer ends of our own legs went with their namespaces: what is named as a tap now is a guest's.
   const links = [...(await linkList(place)).values()].filter(link => isOurLink(link, config))
   await batch(place, [
     // Closed before the filters go.
     ...links
-      .filter(link => link.kind === 'tun' && link.master !== null)
+      .filter(link => TAP.test(link.name) && link.master !== null)
       .flatMap(link => [
         ['link', 'set', link.name, 'nomaster'],
         ['link', 'set', link.name, 'down'],
       ]),
-    ...links.filter(link => link.kind !== 'tun').map(link => ['link', 'del', link.name]),
+    ...links.filter(link => !TAP.test(link.name)).map(link => ['link', 'del', link.name]),
   ])
   await nftDelete(place, 'bridge', TABLE)
   await nftDelete(place, 'inet', TABLE)
   for (const kind of ['dhcp', 'router']) await rm(`${config.stateDir}/${kind}`, { recursive: true, force: true })
-  return things.filter(thing => !(thing.kind === 'link' && links.some(link => link.name === thing.name && link.kind === 'tun')))
+  return things.filter(thing => !(thing.kind === 'link' && links.some(link => link.name === thing.name && TAP.test(link.name))))
 }

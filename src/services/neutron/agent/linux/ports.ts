@@ -2,10 +2,9 @@
 import { batch, type Line, type Link } from '#host/net/ip.ts'
 import type { DesiredPort, NetDesired } from '../desired.ts'
 import { TAP, tapName } from '../names.ts'
+import type { PortStatus } from '../report.ts'
 import { bridgeOf, isOurBridge } from './bridges.ts'
 import type { NetConfig } from './config.ts'
-
-export type PortStatus = 'ACTIVE' | 'BUILD' | 'DOWN'
 
 /** Whether a port's link is a guest's, made by whoever runs the guest. The other kinds are legs, made by us. */
 export const isGuest = (port: DesiredPort): boolean => !port.deviceOwner.startsWith('network:')
