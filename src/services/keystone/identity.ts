@@ -6,10 +6,11 @@ import type { Env } from '#kit/service.ts'
 import { type Catalog, catalogLoad } from './catalog/catalog.ts'
 import { keystoneSettings } from './settings.ts'
 import { type TokenCache, tokenCache } from './tokens/cache.ts'
+import type { Facts } from './tokens/facts.ts'
 import { type JwsAlgorithm, jwsKeys, jwsSetup } from './tokens/jws.ts'
 import { type KeyRepository, keyRepository, keySetup } from './tokens/keys.ts'
 import { onOwnStale, STALE_CHANNEL } from './tokens/stale.ts'
-import type { Token } from './tokens/token.ts'
+import type { AppCredFact, Token } from './tokens/token.ts'
 import type { Hashing } from './users/passwords.ts'
 
 export type KeystoneSettings = Static<typeof keystoneSettings.schema>
@@ -23,6 +24,9 @@ export interface Identity {
   credentials: KeyRepository
   jws: ReturnType<typeof jwsKeys>
   tokens: TokenCache<Token>
+  /** What new tokens stand on, by what was asked. */
+  facts: TokenCache<Facts>
+  appCreds: TokenCache<AppCredFact>
   /** The catalog's rows; read again after any change of them. */
   catalog(): Promise<Catalog>
   /** Starts to hear what other processes change. Without it nothing is remembered between requests. Returns how to stop. */
@@ -62,7 +66,10 @@ function identityMake(env: Env): Identity {
   const at = (folder: string) => resolve(join(env.config.dataDir, '.'), folder)
   const { identity, jwt_tokens: jwt } = settings
   const tokens = tokenCache<Token>(settings.token.cache_size)
-  tokens.close()
+  const facts = tokenCache<Facts>(settings.token.cache_size)
+  const appCreds = tokenCache<AppCredFact>(settings.token.cache_size)
+  const caches = [tokens, facts, appCreds]
+  for (const cache of caches) cache.close()
   const [privateKeys, publicKeys] = [at(jwt.jws_private_key_repository), at(jwt.jws_public_key_repository)]
   const jws = once(() => {
     jwsSetup(privateKeys, publicKeys, jwt.jws_algorithm as JwsAlgorithm)
@@ -83,8 +90,10 @@ function identityMake(env: Env): Identity {
     credentials: repository(at(settings.credential.key_repository)),
     jws: () => jws()(),
     tokens,
+    facts,
+    appCreds,
     catalog: catalog.get,
-    start: () => hear(env, tokens, catalog),
+    start: () => hear(env, caches, catalog),
   }
 }
 
@@ -127,20 +136,25 @@ const LOOK_BACK = 500
  * Keeps the memory honest: a notification drops what went stale at once; a poll behind it finds what a notification missed; and
  * while neither can be trusted (connection lost, poll failing) nothing is remembered.
  */
-async function hear(env: Env, tokens: TokenCache<Token>, catalog: CatalogMemory): Promise<() => Promise<void>> {
+type Forgetful = Pick<TokenCache<unknown>, 'forget' | 'open' | 'close'>
+
+async function hear(env: Env, caches: readonly Forgetful[], catalog: CatalogMemory): Promise<() => Promise<void>> {
   const apply = (keys: readonly string[]) => {
     if (keys.some(key => key === 'all' || key === 'catalog')) catalog.forget()
-    tokens.forget(keys)
+    for (const cache of caches) cache.forget(keys)
   }
   let heard = false
   const open = () => {
     heard = true
-    tokens.open()
+    for (const cache of caches) cache.open()
     catalog.remember(true)
   }
   const close = () => {
     heard = false
-    tokens.close()
+    forget()
+  }
+  const forget = () => {
+    for (const cache of caches) cache.close()
     catalog.remember(false)
   }
   const seen = new Set<number>()
@@ -177,8 +191,7 @@ async function hear(env: Env, tokens: TokenCache<Token>, catalog: CatalogMemory)
       failed = false
     } catch (error) {
       failed = true
-      tokens.close()
-      catalog.remember(false)
+      forget()
       env.log.warn({ err: error }, 'identity cannot look for changes; tokens are checked against the database one by one')
     } finally {
       polling = false

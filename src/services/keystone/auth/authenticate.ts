@@ -7,7 +7,16 @@ import { identityOf } from '../identity.ts'
 import { oauth1Login } from '../oauth1/oauth1.ts'
 import { factsOf } from '../tokens/facts.ts'
 import type { Claims } from '../tokens/payload.ts'
-import { type AppCredFact, appCredFetch, type Token, tokenCheck, tokenLoad, tokenSeal } from '../tokens/token.ts'
+import {
+  type AppCredFact,
+  appCredFetch,
+  appCredRemembered,
+  type Token,
+  tokenCheck,
+  tokenLoad,
+  tokenRemember,
+  tokenSeal,
+} from '../tokens/token.ts'
 import { trustConsume, trustForAuth } from '../trusts/store.ts'
 import { passwordLogin } from '../users/login.ts'
 import { passwordVerify } from '../users/passwords.ts'
@@ -145,7 +154,7 @@ async function appCredMethod(env: Env, data: Record<string, unknown>): Promise<O
   if (id === undefined && name === undefined) throw badRequest('Expecting to find name or ID in application credential.')
   const db = env.db.read
   let found: AppCredFact | null
-  if (id !== undefined) found = await appCredFetch(db, { id: String(id) })
+  if (id !== undefined) found = await appCredRemembered(env, String(id))
   else {
     if (typeof data.user !== 'object' || data.user === null) throw badRequest('Expecting to find user in application credential.')
     const user = await userLocate(db, data.user as NamedRef)
@@ -256,6 +265,7 @@ export async function issue(env: Env, proof: Proof, asked?: Scope): Promise<Issu
     }),
     ...(proof.thumbprint !== undefined && { thumbprint: proof.thumbprint }),
   }
+  const since = identityOf(env).tokens.mark()
   const token = await tokenLoad(env, db, claims, false, proof.appCred)
   if (!token) {
     if (trust) throw forbidden('You are not authorized to perform the requested action: Trustee has no delegated roles.')
@@ -264,7 +274,9 @@ export async function issue(env: Env, proof: Proof, asked?: Scope): Promise<Issu
   const user = token.facts.user!
   if (!trust) mfaCheck(env, user, proof.methods)
   if (trust?.limited) await env.db.tx(tx => trustConsume(tx, trust.id))
-  return { token, id: tokenSeal(env, claims) }
+  const id = tokenSeal(env, claims)
+  tokenRemember(env, id, token, since)
+  return { token, id }
 }
 
 function scopeClaims({ projectId, domainId, system }: Scope): Partial<Claims> {

@@ -5,7 +5,7 @@ import type { Env } from '#kit/service.ts'
 import { catalogFor } from '../catalog/catalog.ts'
 import { identityOf } from '../identity.ts'
 import { isoSeconds, isoTime } from '../wire.ts'
-import { type Facts, factsOf } from './facts.ts'
+import { type Facts, factsOf, type Question } from './facts.ts'
 import { fernetOpen, fernetSeal } from './fernet.ts'
 import { type JwsAlgorithm, jwsOpen, jwsSeal } from './jws.ts'
 import { type Claims, payloadPack, payloadUnpack } from './payload.ts'
@@ -112,7 +112,7 @@ export async function tokenLoad(
     claims.accessTokenId === undefined ? undefined : accessTokenFetch(db, claims.accessTokenId),
   ])
   if (appCred === null || trust === null || accessToken === null) return null
-  const facts = await factsOf(db, {
+  const question: Question = {
     userId: claims.userId,
     projectId: claims.projectId,
     domainId: claims.domainId,
@@ -120,14 +120,51 @@ export async function tokenLoad(
     actorId: trust?.origin_user_id,
     groupIds: claims.groupIds,
     roleIds: appCred?.role_ids ?? trust?.role_ids ?? accessToken?.role_ids,
-    token: issued ? { ...claims, trustorId: trust?.trustor_user_id, consumerId: accessToken?.consumer_id } : undefined,
-  })
+  }
+  const facts = issued
+    ? await factsOf(db, {
+        ...question,
+        token: { ...claims, trustorId: trust?.trustor_user_id, consumerId: accessToken?.consumer_id },
+      })
+    : await factsRemembered(env, question)
   // A token's time has whole seconds. One issued within the second of a revocation that concerns it would be taken for an older
   // one; it is dated to the next second instead.
   if (facts.revoked_until) claims.issued = Math.max(claims.issued, Math.floor(facts.revoked_until.getTime() / 1000) + 1)
   const holds = factsHold(claims, facts) && (!appCred?.expires_at || appCred.expires_at.getTime() > Date.now())
   if (!holds || trust?.alive === false || accessToken?.alive === false || (trust && facts.lacking)) return null
   return { claims, facts, appCred, trust, accessToken, who: whoOf(env, claims, facts, { appCred, trust, accessToken }) }
+}
+
+/** The facts for a new token: from memory while nothing they are made of has changed. */
+async function factsRemembered(env: Env, question: Question): Promise<Facts> {
+  const { facts } = identityOf(env)
+  const asked = JSON.stringify(question)
+  const known = facts.get(asked)
+  if (known) return known
+  const since = facts.mark()
+  const read = await factsOf(env.db.read, question)
+  const { user, project, domain } = read
+  const keys = [`user:${question.userId}`, `user:${question.actorId ?? question.userId}`, `project:${question.projectId}`]
+  for (const one of [user?.domain, project?.domain, domain]) if (one) keys.push(`domain:${one.id}`)
+  if (question.groupIds && question.groupIds.length > 0) keys.push('federated')
+  facts.set(asked, read, [...new Set(keys)], since)
+  return read
+}
+
+/** An application credential by id, from memory while it has not changed. */
+export async function appCredRemembered(env: Env, id: string): Promise<AppCredFact | null> {
+  const { appCreds } = identityOf(env)
+  const known = appCreds.get(id)
+  if (known) return known
+  const since = appCreds.mark()
+  const read = await appCredFetch(env.db.read, { id })
+  if (read) appCreds.set(id, read, [`app_cred:${id}`, `user:${read.user_id}`, `project:${read.project_id}`], since)
+  return read
+}
+
+/** Remembers a token that was issued just now, so that its first use costs no query. */
+export function tokenRemember(env: Env, text: string, token: Token, since: number): void {
+  identityOf(env).tokens.set(text, token, staleKeys(token), since)
 }
 
 function factsHold(claims: Claims, { user, project, domain, roles, revoked }: Facts): boolean {
