@@ -42,7 +42,10 @@ export const swiftSettings = settings(
           },
         ),
       }),
-      { default: [], description: 'Realms of container sync.' },
+      {
+        default: [],
+        description: 'Realms of container sync. Without any: realm1 with the one cluster name1, which is this one.',
+      },
     ),
     current_realm: Optional(String({ description: 'This cluster, as REALM/CLUSTER.' })),
     storage_domain: Optional(String({ description: 'Domain whose subdomains name accounts and containers.' })),
@@ -56,7 +59,7 @@ export const swiftSettings = settings(
       description: 'Free space kept on each device: bytes, or a share when below 1.',
     }),
     interval: Number({
-      default: 30,
+      default: 10,
       minimum: 1,
       description: 'Seconds between passes of the updaters, the expirer and container sync.',
     }),

@@ -1,4 +1,5 @@
 /** The object store inside Nubo: Keystone's tokens in front, device folders in the data folder. */
+import { randomBytes } from 'node:crypto'
 import { mkdir, readlink, rm, symlink } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import type { Who as KitWho } from '#kit/context.ts'
@@ -48,10 +49,15 @@ export async function start(env: Env): Promise<() => Promise<void>> {
         resellerRoles: options.reseller_roles,
         serviceRoles: options.service_roles,
       },
-      realms: options.realms.map(
-        (realm): Realm => ({ ...realm, clusters: globalThis.Object.fromEntries(realm.clusters.map(one => [one.name, one.url])) }),
-      ),
-      currentRealm: options.current_realm ?? null,
+      realms: options.realms.length
+        ? options.realms.map(
+            (realm): Realm => ({
+              ...realm,
+              clusters: globalThis.Object.fromEntries(realm.clusters.map(one => [one.name, one.url])),
+            }),
+          )
+        : [{ name: 'realm1', key: randomBytes(24).toString('hex'), clusters: { name1: 'local:/v1/' } }],
+      currentRealm: options.current_realm ?? (options.realms.length ? null : 'realm1/name1'),
       storageDomain: options.storage_domain ?? null,
       readOnly: options.read_only,
       encryption: key ? { secrets: { default: key }, active: 'default' } : null,

@@ -3,7 +3,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import { request as http } from 'node:http'
 import { request as https } from 'node:https'
 import { type Daemon, databasesHere, type Pass, type Premises } from '../daemons.ts'
-import { discard, type Headers, ok, quote, type Stream, text } from '../http/message.ts'
+import { discard, type Headers, ok, once, quote, type Stream, text } from '../http/message.ts'
 import { request } from '../internal.ts'
 import { syncSignature, syncTarget } from '../proxy/features/containersync.ts'
 import { partitionFor, primaries } from '../ring/ring.ts'
@@ -85,6 +85,7 @@ async function one(
 async function send(premises: Premises, pass: Pass, info: ContainerInfo, row: ObjectRow, target: Target): Promise<boolean> {
   await pass.pace(50)
   const url = new URL(`${target.url}/${quote(row.name)}`)
+  const ask = url.protocol === 'local:' ? here(premises) : away
   const method = row.deleted ? 'DELETE' : 'PUT'
   const sign = (timestamp: string): Headers => {
     if (target.realm === null) return { 'x-timestamp': timestamp, 'x-container-sync-key': target.userKey }
@@ -139,7 +140,23 @@ async function send(premises: Premises, pass: Pass, info: ContainerInfo, row: Ob
   return done
 }
 
-function ask(url: URL, method: string, headers: Headers, body: Buffer | Stream | null, length: number): Promise<number> {
+/** A realm's cluster that is this very one: no network, the same signature. */
+const here =
+  (premises: Premises): typeof away =>
+  async (url, method, headers, body, length) => {
+    const req = request(method, decodeURIComponent(url.pathname), {
+      query: new Map(url.searchParams),
+      headers,
+      body: Buffer.isBuffer(body) ? once(body) : body,
+      length,
+    })
+    req.env = { ...req.env, source: null, authorizeOverride: false }
+    const res = await premises.client(req)
+    discard(res)
+    return res.status
+  }
+
+function away(url: URL, method: string, headers: Headers, body: Buffer | Stream | null, length: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const outgoing = (url.protocol === 'https:' ? https : http)(
       url,

@@ -71,6 +71,11 @@ function request(incoming: IncomingMessage, outgoing: ServerResponse, options: S
   const path = unquote(rawPath)
   if (path === null) throw new Stop(refuse(412, 'Invalid UTF8 or contains NULL'))
   const headers = incoming.headers as Headers
+  for (const name in headers) {
+    if (!name.includes('_')) continue
+    headers[name.replaceAll('_', '-')] ??= headers[name] // as all WSGI servers have it
+    delete headers[name]
+  }
   const chunked = headers['transfer-encoding'] !== undefined
   const length = chunked ? null : headers['content-length'] === undefined ? 0 : Number(headers['content-length'])
   const env: Env = {

@@ -57,7 +57,12 @@ async function get(cluster: Cluster, req: Req, account: string): Promise<Res> {
   }
   if (!ok(res.status)) return res
   remember(cluster, account, undefined, res.status, res.headers)
-  const shown = { ...res.headers, ...policyCounts(cluster, res.headers), 'accept-ranges': 'bytes' }
+  const shown = {
+    ...res.headers,
+    ...policyCounts(cluster, res.headers),
+    'accept-ranges': 'bytes',
+    'x-backend-listing': 'account',
+  }
   return { ...res, headers: withoutOwners(shown, req) }
 }
 
@@ -70,6 +75,7 @@ function empty(req: Req): Res {
     'x-timestamp': now(),
     'accept-ranges': 'bytes',
     'content-type': 'application/json; charset=utf-8',
+    'x-backend-listing': 'account',
   }
   return req.method === 'HEAD' ? reply(204, headers) : reply(200, headers, '[]')
 }

@@ -62,7 +62,7 @@ async function get(cluster: Cluster, req: Req, account: string, container: strin
   if (!ok(res.status)) return res
   if (res.headers['x-backend-record-type'] === 'shard' && extra['x-backend-record-type'] === 'auto')
     res = await listShards(cluster, req, account, container, res)
-  const headers: Headers = { ...withoutOwners(res.headers, req), 'accept-ranges': 'bytes' }
+  const headers: Headers = { ...withoutOwners(res.headers, req), 'accept-ranges': 'bytes', 'x-backend-listing': 'container' }
   const policy = cluster.policies.find(known => String(known.index) === res.headers['x-backend-storage-policy-index'])
   if (policy) headers['x-storage-policy'] = policy.name
   delete headers['x-put-timestamp']

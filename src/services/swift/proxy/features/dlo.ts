@@ -92,6 +92,11 @@ async function assemble(
   for (const item of found) sum.update(item.hash)
   const headers = { ...manifest.headers, etag: `"${sum.digest('hex')}"` }
   const total = lengthOf(segments)
-  const open = total && req.method === 'GET' ? await segmentedBody(next, req, account, segments, 'DLO') : () => Buffer.alloc(0)
-  return respond(req, headers, { size: total, lastModified: Date.parse(text(manifest.headers['last-modified'])) / 1000, open })
+  const reader =
+    total && req.method === 'GET' ? await segmentedBody(next, req, account, segments, 'DLO') : { open: () => Buffer.alloc(0) }
+  return respond(req, headers, {
+    size: total,
+    lastModified: Date.parse(text(manifest.headers['last-modified'])) / 1000,
+    ...reader,
+  })
 }

@@ -75,11 +75,7 @@ function finish(fields: Record<string, string>, status: number, message: string)
   if (!redirect) {
     const text = `${status} ${reasonOf(status)}\r\n\r\n${message}`
     if (status === 401 || !ok(status))
-      return reply(
-        status,
-        { 'content-type': 'text/plain' },
-        status === 401 ? 'FormPost: Form Expired or invalid\n' : `${text.trim()}\n`,
-      )
+      return reply(status, { 'content-type': 'text/plain' }, status === 401 ? `${message}\n` : `${text.trim()}\n`)
     return reply(status, { 'content-type': 'text/html; charset=UTF-8' }, `<html><h1>${status} ${reasonOf(status)}</h1></html>`)
   }
   const url = `${redirect}${redirect.includes('?') ? '&' : '?'}status=${status}&message=${encodeURIComponent(message)}`
@@ -104,7 +100,7 @@ async function check(site: Site, req: Req, fields: Record<string, string>): Prom
     list.length > 0 && signed.some(text => signatureFits(fields.signature ?? '', list, text, site.settings.digests))
   if (fits(keys.account)) return 'account'
   if (fits(keys.container)) return 'container'
-  throw new Refused('invalid signature', 401)
+  throw new Refused('Invalid Signature', 401)
 }
 
 async function store(

@@ -68,7 +68,7 @@ export const listings: Step = next => async req => {
   const res = await next(req)
   if (wanted === undefined) req.query.delete('format')
   else req.query.set('format', wanted)
-  if (!ok(res.status) || !res.headers['content-type']?.startsWith('application/json')) return res
+  if (!ok(res.status) || res.headers['x-backend-listing'] === undefined) return res
   const type = `${format}; charset=utf-8`
   const vary = { ...res.headers, 'content-type': type, vary: 'Accept' }
   if (req.method === 'HEAD') return { ...res, headers: vary }

@@ -81,29 +81,35 @@ export async function segmentedBody(
   account: string,
   segments: Segment[],
   source: string,
-): Promise<(start: number, end: number) => Stream> {
-  const probe = segments.find(segment => segment.path !== undefined)
-  if (probe && req.method === 'GET' && req.headers.range === undefined) {
-    const whole = segments.indexOf(probe)
-    const first = await open(next, req, account, { segment: probe, from: probe.first, to: probe.end }, source)
-    return (start, end) =>
-      stream(next, req, account, within(segments, start, end), source, { index: start === 0 ? whole : -1, body: first })
+): Promise<SegmentReader> {
+  const probe = segments.find(segment => segment.path !== undefined && segment.end > segment.first)
+  const read = (start: number, end: number, opened: Opened | null): Stream =>
+    stream(next, req, account, within(segments, start, end), source, opened)
+  if (!probe || req.method !== 'GET' || req.headers.range !== undefined) return { open: (start, end) => read(start, end, null) }
+  const first = await open(next, req, account, { segment: probe, from: probe.first, to: probe.end }, source)
+  return {
+    open: (start, end) => read(start, end, start === 0 ? { segment: probe, body: first } : null),
+    discard: () => {
+      if (!Buffer.isBuffer(first)) first.discard?.()
+    },
   }
-  return (start, end) => stream(next, req, account, within(segments, start, end), source, null)
 }
 
-function stream(
-  next: App,
-  req: Req,
-  account: string,
-  list: Wanted[],
-  source: string,
-  opened: { index: number; body: Stream | Buffer } | null,
-): Stream {
+export interface SegmentReader {
+  open(start: number, end: number): Stream
+  /** When `open` will not be called. */
+  discard?(): void
+}
+interface Opened {
+  segment: Segment
+  body: Stream | Buffer
+}
+
+function stream(next: App, req: Req, account: string, list: Wanted[], source: string, opened: Opened | null): Stream {
   let current: Stream | Buffer | null = opened?.body ?? null
   const read = async function* (): AsyncGenerator<Buffer> {
-    for (const [i, wanted] of list.entries()) {
-      if (!(opened && opened.index === i)) current = await open(next, req, account, wanted, source)
+    for (const wanted of list) {
+      if (opened?.segment !== wanted.segment) current = await open(next, req, account, wanted, source)
       if (Buffer.isBuffer(current)) yield current
       else if (current) yield* current
     }

@@ -269,8 +269,8 @@ async function get(next: App, req: Req, account: string): Promise<Res> {
   }
   const list = JSON.parse((await readAll(res.body)).toString()) as Stored[]
   const segments = segmentsOf(list)
-  const open = await segmentedBody(next, req, account, segments, 'SLO')
-  return respond(req, shown, { size: lengthOf(segments), lastModified, open })
+  const reader = await segmentedBody(next, req, account, segments, 'SLO')
+  return respond(req, shown, { size: lengthOf(segments), lastModified, ...reader })
 }
 
 /** `?multipart-manifest=get`: the manifest itself, `format=raw` in the form in which it can be stored again. */
