@@ -167,9 +167,10 @@ export interface DesiredMetadataGuest {
   deviceId: string
 }
 
-/** How it went, for everything in the desired state of `revision`. */
+/** How it went: for everything in the desired state of `revision` (`full`), or for the ports alone that changed since. */
 export interface NetReport {
   revision: number
+  full: boolean
   /** ACTIVE: wired, rules in force. BUILD: bound here, but its tap has not appeared. DOWN: admin_state_up is false or the wiring failed. */
   ports: { id: string; status: 'ACTIVE' | 'BUILD' | 'DOWN' }[]
   routers: { id: string; status: 'ACTIVE' | 'ERROR' }[]

@@ -18,6 +18,7 @@ export function reportOf(desired: NetDesired, statuses: ReadonlyMap<string, Port
   }
   return {
     revision: desired.revision,
+    full: true,
     ports: desired.ports.map(port => ({ id: port.id, status: statuses.get(port.id) ?? legStatus(port) })),
     routers: desired.routers.map(({ id }) => ({ id, status: failed('router', id) ? 'ERROR' : 'ACTIVE' })),
     floatingIps: desired.routers.flatMap(router =>

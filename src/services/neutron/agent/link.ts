@@ -1,0 +1,158 @@
+// The network agent of a host: asks the controller what should be here, has the driver make it so, says how it went.
+//
+// It asks when a controller connects, when poked, and on a slow, jittered timer. Only the timer's pass (and the first of a process) looks at
+// everything on the host; the others spare what was right and has not changed. Pokes that come while a pass runs are one next pass.
+// Beside that, a guest's tap that appears is wired at once, from the state that was applied last, and reported alone: a boot waits for it.
+import { reason } from '#kit/fault.ts'
+import { type AgentLink, hear, type LinkLog, serve } from '#kit/link/index.ts'
+import { netDesired, netHello, netInventory, netPoke, netReport } from '../verbs.ts'
+import type { NetReport } from './desired.ts'
+import type { NetDriver } from './driver.ts'
+
+export interface NetworkAgentOptions {
+  link: AgentLink
+  driver: NetDriver
+  log: LinkLog
+  /** Seconds between passes over everything without a cause, give or take a fifth; 60. */
+  everySeconds?: number
+}
+
+export interface NetworkAgent {
+  /** Asks and applies now; resolves when it is done and reported. Errors are in the report and the log. */
+  sync(): Promise<void>
+  /** Stops asking and reporting. The host stays as it is; driver and link are the caller's to close. */
+  close(): Promise<void>
+}
+
+/** Taps that appear within this time are wired together (milliseconds). */
+const GATHER_MS = 3
+/** After a pass with errors the next comes sooner: this many milliseconds, then twice as many, up to the timer's own. */
+const RETRY_MS = 2000
+
+/** Puts a driver on the link. Resolves when it watches for taps; the first pass runs when a controller is connected. */
+export async function networkAgent({ link, driver, log, everySeconds = 60 }: NetworkAgentOptions): Promise<NetworkAgent> {
+  const stopped = new AbortController()
+  const { signal } = stopped
+  let revision: number | null = null
+  let running: Promise<void> | undefined
+  let again = false
+  let thorough = true
+  let timer: NodeJS.Timeout | undefined
+  let retryMs = RETRY_MS
+
+  const say = async (report: NetReport): Promise<boolean> => {
+    try {
+      await link.ask(netReport, report, { signal })
+      return true
+    } catch (error) {
+      if (!signal.aborted) log.warn({ error: reason(error) }, 'neutron: the report was not heard; the next pass reports again')
+      return false
+    }
+  }
+  const unable = (message: string): NetReport => ({
+    revision: revision ?? 0,
+    full: false,
+    ports: [],
+    routers: [],
+    floatingIps: [],
+    dhcp: [],
+    errors: [{ kind: 'host', id: null, message }],
+  })
+
+  /** One pass; says whether all is well. */
+  const pass = async (): Promise<boolean> => {
+    const whole = thorough
+    thorough = false
+    try {
+      const desired = await link.ask(netDesired, { have: revision }, { signal })
+      const began = performance.now()
+      const report = await driver.apply(desired, { thorough: whole, signal })
+      revision = desired.revision
+      const ms = Math.round(performance.now() - began)
+      log.debug({ revision, ms, ports: desired.ports.length, errors: report.errors.length, thorough: whole }, 'neutron: applied')
+      for (const error of report.errors) log.warn({ ...error, revision }, 'neutron: not as desired')
+      const heard = await say(report)
+      return heard && report.errors.length === 0
+    } catch (error) {
+      if (signal.aborted) return true
+      thorough ||= whole
+      log.warn({ error: reason(error) }, 'neutron: the pass failed')
+      if (link.isConnected()) await say(unable(reason(error)))
+      return false
+    }
+  }
+  const sync = (): Promise<void> => {
+    if (running) {
+      again = true
+      return running
+    }
+    running = (async () => {
+      let good = true
+      do {
+        again = false
+        good = await pass()
+      } while (again && !signal.aborted)
+      schedule(good)
+    })().finally(() => {
+      running = undefined
+    })
+    return running
+  }
+  const schedule = (good: boolean): void => {
+    clearTimeout(timer)
+    if (signal.aborted) return
+    const slow = everySeconds * 1000 * (0.8 + Math.random() * 0.4)
+    const wait = good ? slow : Math.min(retryMs, slow)
+    retryMs = good ? RETRY_MS : retryMs * 2
+    timer = setTimeout(() => {
+      thorough = true
+      if (link.isConnected()) void sync()
+      else schedule(true)
+    }, wait)
+    timer.unref()
+  }
+
+  const taps = new Set<string>()
+  let gathering: NodeJS.Timeout | undefined
+  const wire = async (): Promise<void> => {
+    gathering = undefined
+    const now = [...taps]
+    taps.clear()
+    try {
+      const ports = await driver.wire(now)
+      if (ports.length > 0 && !signal.aborted) {
+        await say({ revision: revision ?? 0, full: false, ports, routers: [], floatingIps: [], dhcp: [], errors: [] })
+      }
+    } catch (error) {
+      log.warn({ taps: now, error: reason(error) }, 'neutron: taps not wired; the next pass tries again')
+      void sync()
+    }
+  }
+  const unwatch = await driver.watch(tap => {
+    taps.add(tap)
+    gathering ??= setTimeout(() => void wire(), GATHER_MS)
+  })
+
+  link.serve([hear(netPoke, () => void sync()), serve(netInventory, () => driver.inventory())])
+  const offConnect = link.onConnect(async () => {
+    try {
+      await link.ask(netHello, await driver.probe(), { signal })
+    } catch (error) {
+      if (!signal.aborted) log.warn({ error: reason(error) }, 'neutron: the controller did not hear what this host can do')
+    }
+    await sync()
+  })
+  schedule(true)
+
+  return {
+    sync,
+    async close() {
+      stopped.abort(new Error('the agent stops'))
+      clearTimeout(timer)
+      clearTimeout(gathering)
+      offConnect()
+      await unwatch()
+      await running
+    },
+  }
+}
