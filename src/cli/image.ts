@@ -12,6 +12,10 @@ Builds the small guest image from Debian packages, unless it is there already, a
   --folder DIR   where it is kept; by default /var/lib/nubo/guest for root, else ~/.cache/nubo/guest
 `
 
+/** Where built guest images are kept on this machine, for all instances. */
+export const guestFolder = (): string =>
+  process.getuid?.() === 0 ? '/var/lib/nubo/guest' : join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'nubo/guest')
+
 export async function run(argv: string[]): Promise<number> {
   const { values } = parseArgs({ args: argv, options: { folder: { type: 'string' }, help: { type: 'boolean', short: 'h' } } })
   if (values.help) {
@@ -19,10 +23,8 @@ export async function run(argv: string[]): Promise<number> {
     return 0
   }
   const say = (line: string) => process.stderr.write(`nubo image: ${line}\n`)
-  const usual =
-    process.getuid?.() === 0 ? '/var/lib/nubo/guest' : join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'nubo/guest')
   await installPrograms(['image'], say)
-  const guest = await guestEnsure(resolve(values.folder ?? usual), say)
+  const guest = await guestEnsure(resolve(values.folder ?? guestFolder()), say)
   console.log(`disk            ${guest.image}`)
   console.log(`kernel          ${guest.kernel}`)
   console.log(`initial ramdisk ${guest.initrd}`)

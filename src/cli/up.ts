@@ -1,11 +1,14 @@
 /** `nubo up`: a whole cloud on this machine. */
 import { spawn } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { defaultDataDir, loadConfig, nuboSettings } from '#kit/config.ts'
+import { reason } from '#kit/fault.ts'
 import { openLog } from '#kit/log.ts'
 import { sections } from '../roles/controlled.ts'
+import { passwordsOf } from './instance/clouds.ts'
+import { firstImages } from './instance/images.ts'
 import { layoutOf } from './instance/layout.ts'
 import { stateRunning } from './instance/state.ts'
 import { supervise, type UpOptions } from './instance/supervise.ts'
@@ -136,6 +139,14 @@ async function serve(options: Asked['options'], detached: boolean): Promise<numb
     if (options.simulated === 0) await installPrograms(['host', 'image'], progress)
     const owner = options.simulated === 0 || !options.databaseUrl ? await ownerEnsure(progress) : undefined
     const instance = await supervise({ ...options, owner }, log, progress)
+    const { layout } = options
+    const ca = instance.url.startsWith('https:') && existsSync(layout.ca) ? readFileSync(layout.ca, 'utf8') : undefined
+    const reach = { url: instance.url, passwords: passwordsOf(layout), ca }
+    // A cloud without images is of use all the same: an offline machine can have its own uploaded.
+    await firstImages(reach, options.simulated > 0, progress).catch(err => {
+      log.warn({ err }, 'the guest image could not be made')
+      progress(`no guest image: ${reason(err)}`)
+    })
     if (detached) process.send?.({ ready: instance.url })
     else tell(instance.url, options.layout.clouds)
     const signal = await ended
