@@ -5,6 +5,7 @@ import type { TestContext } from 'node:test'
 import { parseConfig } from '#kit/config.ts'
 import type { Db } from '#kit/db/index.ts'
 import { testDb } from '#kit/db/test.ts'
+import { harOf, harRecorder } from '#kit/http/har.ts'
 import { listen, server } from '#kit/http/server.ts'
 import type { Hosts } from '#kit/link/index.ts'
 import { openLog } from '#kit/log.ts'
@@ -45,6 +46,7 @@ export async function identityCloud(
   yaml = '',
   shared?: { db: Db; folder: string },
   policyYaml = '',
+  record?: string,
 ): Promise<IdentityCloud> {
   const stops: (() => Promise<void>)[] = []
   t.after(async () => {
@@ -61,7 +63,15 @@ export async function identityCloud(
   const policies = enforcer([{ name: keystone.name, rules: keystone.policies, denied: keystone.wire.denied }], {
     overrides: parseOverrides(policyYaml, 'policy.yaml', keystone.name),
   })
-  const made = server({ env, services: [keystone], identify: authenticate(env, [keystone]), policyOf: name => policies.of(name) })
+  const recorder = record === undefined ? undefined : harRecorder(record)
+  if (recorder) stops.push(() => recorder.close())
+  const made = server({
+    ...(recorder && { keepBodies: true, onAnswer: exchange => recorder.record(harOf(exchange)) }),
+    env,
+    services: [keystone],
+    identify: authenticate(env, [keystone]),
+    policyOf: name => policies.of(name),
+  })
   const at = await listen(made, { host: '127.0.0.1', port: 0 })
   stops.push(() => at.close(0))
   const stop = await keystone.start?.(env)
