@@ -63,7 +63,7 @@ async function usualPlan(db: Query, { projectId, wanted }: NetworksAsk): Promise
     throw conflict('Multiple possible networks found, use a Network ID to be more specific.', { type: 'NetworkAmbiguous' })
   const network = networks[0]
   if (!network && wanted === 'auto') {
-    throw badRequest('Unable to automatically allocate a network for project ' + projectId, {
+    throw badRequest(`Unable to automatically allocate a network for project ${projectId}`, {
       type: 'UnableToAutoAllocateNetwork',
     })
   }

@@ -21,6 +21,8 @@ export interface Change {
   hosts?: readonly string[]
   /** Networks whose ports or subnets changed. */
   networks?: readonly string[]
+  /** Networks that are something else now: every host with a port of them is concerned. */
+  wholes?: readonly string[]
   routers?: readonly string[]
   /** Security groups whose members or their addresses changed. */
   members?: readonly string[]
@@ -162,12 +164,12 @@ const all = (changes: readonly Change[], key: keyof Change): string[] => [
 
 /** The hosts that changes are about, and those that are only concerned; of other controllers' hosts they are told. */
 async function concerned(env: Env, changes: readonly Change[]): Promise<{ first: string[]; rest: string[] }> {
-  const [networks, routers, members, rules, sets] = (['networks', 'routers', 'members', 'rules', 'sets'] as const).map(key =>
-    all(changes, key),
-  )
+  const [networks, wholes, routers, members, rules, sets] = (
+    ['networks', 'wholes', 'routers', 'members', 'rules', 'sets'] as const
+  ).map(key => all(changes, key))
   const about = new Set(all(changes, 'hosts').filter(host => host !== ''))
   const rest = new Set<string>()
-  if ([networks, routers, members, rules, sets].some(list => list!.length > 0)) {
+  if ([networks, wholes, routers, members, rules, sets].some(list => list!.length > 0)) {
     const { rows } = await sql<{ host: string; first: boolean }>`
       select host, true as first from neutron.dhcp_bindings where network_id = any(${networks}::text[])
       union select b.host, true from neutron.router_bindings b where b.router_id = any(${routers}::text[])
@@ -175,6 +177,7 @@ async function concerned(env: Env, changes: readonly Change[]): Promise<{ first:
         where p.network_id = any(${networks}::text[]) and p.device_owner like 'network:router%'
       union select distinct p.host, false from neutron.ports p join neutron.host_networks h on h.host = p.host
         where p.network_id = any(${networks}::text[]) and h.overlay_address is not null
+      union select distinct host, false from neutron.ports where network_id = any(${wholes}::text[]) and host <> ''
       union select distinct p.host, false from neutron.security_group_rules r
         join neutron.port_security_groups g on g.security_group_id = r.security_group_id join neutron.ports p on p.id = g.port_id
         where (r.remote_group_id = any(${members}::text[]) or r.security_group_id = any(${rules}::text[])

@@ -96,12 +96,9 @@ export async function takeUsual(tx: Tx, taking: Taking, subnets: readonly AllocS
   const taken: FixedIp[] = []
   for (const group of usualWants(subnets, taking.deviceOwner)) taken.push(await takeAny(tx, taking, group, taken.length))
   if (taken.length === 0 && subnets.length > 0) {
-    throw conflict(
-      'No valid service subnet for the given device owner, network ' + taking.networkId + ', ' + taking.deviceOwner + '.',
-      {
-        type: 'IpAddressGenerationFailureNoMatchingSubnet',
-      },
-    )
+    throw conflict(`No valid service subnet for the given device owner, network ${taking.networkId}, ${taking.deviceOwner}.`, {
+      type: 'IpAddressGenerationFailureNoMatchingSubnet',
+    })
   }
   return taken
 }

@@ -1,0 +1,19 @@
+import type { Context } from '#kit/context.ts'
+import { type Query, sql } from '#kit/db/index.ts'
+import { notFound } from '#kit/fault.ts'
+import { seesAll } from '../api/resource.ts'
+
+export const policyGone = (id: string) => notFound(`QoS policy ${id} could not be found.`, { type: 'QosPolicyNotFound' })
+
+/** Throws QosPolicyNotFound unless the policy is there and the caller may use it. */
+export async function qosUsable(db: Query, ctx: Context, id: string): Promise<void> {
+  const shared = sql<boolean>`exists (select from neutron.rbac_policies r where r.object_type = 'qos_policy' and r.object_id = q.id
+    and r.target_project in ('*', ${ctx.projectId ?? ''}))`
+  const row = await db
+    .selectFrom('neutron.qos_policies as q')
+    .select('q.id')
+    .where('q.id', '=', id)
+    .where(eb => (seesAll(ctx) ? eb.lit(true) : eb.or([eb('q.project_id', '=', ctx.projectId ?? ''), shared])))
+    .executeTakeFirst()
+  if (!row) throw policyGone(id)
+}

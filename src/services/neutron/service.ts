@@ -1,0 +1,35 @@
+import type { Route } from '#kit/http/route.ts'
+import type { Service } from '#kit/service.ts'
+import { routesOf } from './api/routes.ts'
+import { extensionRoutes } from './extensions.ts'
+import { pokesStart } from './hosts/changed.ts'
+import { base } from './migrations/0001_base.ts'
+import { networks } from './networks/networks.ts'
+import { policies } from './policy.ts'
+import { neutronSettings } from './settings.ts'
+import { subnets } from './subnets/subnets.ts'
+import './tables.ts'
+import { versionRoutes } from './versions.ts'
+import { wire } from './wire.ts'
+
+const nouns = [networks, subnets]
+
+const routes: Route[] = [
+  ...versionRoutes(() => nouns.filter(noun => !noun.parent).map(noun => noun.plural)),
+  ...extensionRoutes,
+  ...nouns.flatMap(routesOf),
+]
+
+/** Networking: everything it has. */
+export const neutron: Service = {
+  name: 'neutron',
+  type: 'network',
+  prefix: '/networking',
+  mounts: ['/v2.0'],
+  wire,
+  routes,
+  policies,
+  settings: neutronSettings,
+  migrations: [base],
+  start: env => pokesStart(env),
+}
