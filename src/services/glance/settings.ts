@@ -1,13 +1,25 @@
 import { settings } from '#kit/config.ts'
-import { Integer, Object, String } from '#kit/http/schema.ts'
+import { Array, Boolean, Integer, Object, Optional, String } from '#kit/http/schema.ts'
+
+const Store = Object({
+  id: String({ pattern: '^[A-Za-z0-9_-]{1,64}$', description: 'Its name on the wire.' }),
+  path: String({ description: 'Folder of its files, below the data folder unless absolute.' }),
+  description: Optional(String({ description: 'What users are told of it.' })),
+})
 
 export const glanceSettings = settings(
   'glance',
   Object({
-    store: String({ default: 'images', description: 'Folder of the image files, below the data folder unless absolute.' }),
+    stores: Array(Store, {
+      default: [{ id: 'file', path: 'images', description: 'Files on the disks of the controllers' }],
+      minItems: 1,
+      description: 'Where the bytes of images are kept. The first is the default.',
+    }),
+    staging: String({ default: 'images/staging', description: 'Folder of bytes that wait for an import.' }),
     image_size_cap: Integer({ default: 1_099_511_627_776, minimum: 1, description: 'Largest image, in bytes.' }),
     image_property_quota: Integer({ default: 128, minimum: -1, description: 'Most properties of an image; -1: any number.' }),
     image_tag_quota: Integer({ default: 128, minimum: -1, description: 'Most tags of an image; -1: any number.' }),
+    image_location_quota: Integer({ default: 10, minimum: -1, description: 'Most locations of an image; -1: any number.' }),
     image_member_quota: Integer({
       default: 128,
       minimum: -1,
@@ -15,6 +27,7 @@ export const glanceSettings = settings(
     }),
     limit_param_default: Integer({ default: 25, minimum: 1, description: 'Images in one answer of a list that names no limit.' }),
     api_limit_max: Integer({ default: 1000, minimum: 1, description: 'Most images in one answer of a list.' }),
+    show_multiple_locations: Boolean({ default: true, description: 'Whether images show and take their locations.' }),
   }),
   'The image service. Names are those of glance-api.conf.',
 )

@@ -1,8 +1,17 @@
-/** Glance's tables. A deleted image leaves no row; its file goes when its last reader has. */
+/** Glance's tables. A deleted image leaves no row; its files go when their last reader has. */
 import type { Generated } from '#kit/db/index.ts'
 
 export type ImageStatus = 'queued' | 'saving' | 'uploading' | 'importing' | 'active' | 'deactivated' | 'killed'
 export type Visibility = 'public' | 'private' | 'shared' | 'community'
+
+/** A place of an image's bytes: a file of a store, or a URL that somebody else keeps. */
+export interface Location {
+  store: string
+  /** Name within the store, or null for a URL. */
+  file: string | null
+  url: string | null
+  metadata: Record<string, unknown>
+}
 
 export interface ImagesTable {
   id: string
@@ -27,8 +36,15 @@ export interface ImagesTable {
   /** Everything that is no field of the API: name → text. */
   properties: Record<string, string>
   tags: string[]
-  /** Name of the file in the store; a new one for each upload, so that an upload that died can be told from the image. */
-  file: string | null
+  /** Where its bytes are: any of these serves. */
+  locations: Location[]
+  /** Name of the file that a running upload writes, in whatever store; null when none runs. */
+  upload: string | null
+  /** The upload is dead unless it moved this on. */
+  upload_until: Date | null
+  /** Name of the staged file, that an import will take. */
+  stage: string | null
+  stage_size: number | null
   /** Why an upload or import failed. */
   message: string | null
   created_at: Generated<Date>

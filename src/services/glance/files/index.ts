@@ -1,8 +1,8 @@
 /**
- * The file store: one file an image, named by the upload that made it. Bytes go to a temporary name, are synced, renamed, and the folder is synced, so
+ * A file store: one file an image, named by the upload that made it. Bytes go to a temporary name, are synced, renamed, and the folder is synced, so
  * that a file of the final name is whole whatever died. Several readers and a deletion need no lock: an open file lives until it is closed.
  */
-import { createHash, type Hash } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import type { Dirent } from 'node:fs'
 import * as fs from 'node:fs/promises'
 import { join } from 'node:path'
@@ -19,66 +19,92 @@ export interface Stored {
   sha512: string
 }
 
-const pathOf = (folder: string, name: string): string => join(folder, name)
-
 /**
- * Stores a stream under a name. `look` sees each chunk before it is written, and may throw to end it; nothing is left then. Throws `unavailable`, with
- * the system's words, when the disk is full or cannot be written.
+ * Stores a stream under a name in each of the folders. `look` sees each chunk before it is written, and may throw to end it; nothing is left then.
+ * Throws `unavailable`, with the system's words, when a disk is full or cannot be written.
  */
-export async function fileStore(
-  folder: string,
+export async function filesStore(
+  folders: readonly string[],
   name: string,
   source: AsyncIterable<Buffer>,
   look: (chunk: Buffer) => void,
 ): Promise<Stored> {
-  await fs.mkdir(folder, { recursive: true, mode: 0o700 })
-  const path = pathOf(folder, name)
-  const handle = await fs.open(path + TEMPORARY, 'wx', 0o600)
+  const files: Part[] = []
   try {
+    for (const folder of folders) files.push(await partOpen(folder, name))
     const [md5, sha512] = [createHash('md5'), createHash('sha512')]
-    const size = await copy(source, handle, [md5, sha512], look)
-    await handle.datasync()
-    await handle.close()
-    await fs.rename(path + TEMPORARY, path)
-    await syncFolder(folder)
+    let size = 0
+    for await (const chunk of source) {
+      look(chunk)
+      size += chunk.length
+      md5.update(chunk)
+      sha512.update(chunk)
+      for (const file of files) await file.add(chunk)
+    }
+    for (const file of files) await file.finish()
     return { size, md5: md5.digest('hex'), sha512: sha512.digest('hex') }
   } catch (error) {
-    await handle.close()
-    await fs.rm(path + TEMPORARY, { force: true })
+    for (const file of files) await file.drop()
     throw diskFault(error)
   }
 }
 
-/** Copies with one write under way while the next chunk is read and hashed. Returns the bytes. */
-async function copy(
-  source: AsyncIterable<Buffer>,
-  handle: fs.FileHandle,
-  hashes: readonly Hash[],
-  look: (chunk: Buffer) => void,
-): Promise<number> {
-  let size = 0
+/** A file being written: one write is under way while the next bytes are gathered. */
+interface Part {
+  add(chunk: Buffer): Promise<void>
+  /** Everything is on the disk under the final name. */
+  finish(): Promise<void>
+  /** Nothing is left. */
+  drop(): Promise<void>
+}
+
+async function partOpen(folder: string, name: string): Promise<Part> {
+  await fs.mkdir(folder, { recursive: true, mode: 0o700 })
+  const path = join(folder, name)
+  const handle = await fs.open(path + TEMPORARY, 'wx', 0o600)
   let pending: Buffer[] = []
   let waiting = 0
-  let writing: Promise<unknown> = Promise.resolve()
+  let writing: Promise<void> = Promise.resolve()
   const flush = async (): Promise<void> => {
     const parts = pending
     pending = []
     waiting = 0
     await writing
-    writing = handle.writev(parts)
+    writing = writeAll(handle, parts)
     writing.catch(() => {}) // awaited at the next flush
   }
-  for await (const chunk of source) {
-    look(chunk)
-    size += chunk.length
-    for (const hash of hashes) hash.update(chunk)
-    pending.push(chunk)
-    waiting += chunk.length
-    if (waiting >= CHUNK) await flush()
+  return {
+    async add(chunk) {
+      pending.push(chunk)
+      waiting += chunk.length
+      if (waiting >= CHUNK) await flush()
+    },
+    async finish() {
+      if (pending.length > 0) await flush()
+      await writing
+      await handle.datasync()
+      await handle.close()
+      await fs.rename(path + TEMPORARY, path)
+      await syncFolder(folder)
+    },
+    async drop() {
+      await writing.catch(() => {}) // its failure is the one that is being handled
+      await handle.close()
+      await fs.rm(path + TEMPORARY, { force: true })
+      await fs.rm(path, { force: true })
+    },
   }
-  if (pending.length > 0) await flush()
-  await writing
-  return size
+}
+
+/** Writes all of the buffers: the system may take only a part of them at once. */
+async function writeAll(handle: fs.FileHandle, buffers: Buffer[]): Promise<void> {
+  for (let left = buffers; left.length > 0; ) {
+    const { bytesWritten } = await handle.writev(left)
+    let skip = bytesWritten
+    let first = 0
+    while (first < left.length && skip >= left[first]!.length) skip -= left[first++]!.length
+    left = first < left.length ? [left[first]!.subarray(skip), ...left.slice(first + 1)] : []
+  }
 }
 
 async function syncFolder(folder: string): Promise<void> {
@@ -92,24 +118,25 @@ async function syncFolder(folder: string): Promise<void> {
 
 function diskFault(error: unknown): unknown {
   const { code, message } = error as NodeJS.ErrnoException
-  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EROFS' || code === 'EIO'
+  return ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EACCES'].includes(code ?? '')
     ? unavailable(`The image store cannot be written: ${message}`, { cause: error })
     : error
 }
 
 /** Reads a stored file, from `start` up to and including `end`. Throws the system's ENOENT when it is not there. */
 export async function fileRead(folder: string, name: string, range?: { start: number; end: number }): Promise<Readable> {
-  const handle = await fs.open(pathOf(folder, name), 'r')
+  const handle = await fs.open(join(folder, name), 'r')
   return handle.createReadStream({ highWaterMark: CHUNK, ...range })
 }
 
-/** Removes a file. Fine when it is not there. */
+/** Removes a file, and what an upload of that name left. Fine when nothing is there. */
 export async function fileRemove(folder: string, name: string): Promise<void> {
-  await fs.rm(pathOf(folder, name), { force: true })
+  await fs.rm(join(folder, name), { force: true })
+  await fs.rm(join(folder, name + TEMPORARY), { force: true })
 }
 
-/** The files of the store, whole ones and parts of uploads, with their age in ms. */
-export async function fileList(folder: string): Promise<{ name: string; part: boolean; age: number }[]> {
+/** The files of a folder, whole ones and parts of uploads, by the name they have or will have. `age` in ms since the last write. */
+export async function fileList(folder: string): Promise<{ name: string; part: boolean; age: number; size: number }[]> {
   let entries: Dirent[]
   try {
     entries = await fs.readdir(folder, { withFileTypes: true })
@@ -117,12 +144,15 @@ export async function fileList(folder: string): Promise<{ name: string; part: bo
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error
   }
-  const files = entries.filter(e => e.isFile())
-  return Promise.all(
-    files.map(async ({ name }) => {
-      const part = name.endsWith(TEMPORARY)
-      const { mtimeMs } = await fs.stat(pathOf(folder, name))
-      return { name: part ? name.slice(0, -TEMPORARY.length) : name, part, age: Date.now() - mtimeMs }
-    }),
-  )
+  const found = []
+  for (const { name } of entries.filter(e => e.isFile())) {
+    const part = name.endsWith(TEMPORARY)
+    try {
+      const { mtimeMs, size } = await fs.stat(join(folder, name))
+      found.push({ name: part ? name.slice(0, -TEMPORARY.length) : name, part, age: Date.now() - mtimeMs, size })
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error // renamed or removed meanwhile
+    }
+  }
+  return found
 }

@@ -1,12 +1,12 @@
-import { randomUUID } from 'node:crypto'
-import { isDuplicate, json } from '#kit/db/index.ts'
-import { badRequest, conflict, forbidden, tooLarge } from '#kit/fault.ts'
+import { badRequest, forbidden, tooLarge } from '#kit/fault.ts'
 import { route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { glanceSettings } from '../settings.ts'
+import { storesOf } from '../stores.ts'
 import type { Visibility } from '../tables.ts'
 import { GIVEN, READ_ONLY, RESERVED } from './fields.ts'
-import { imageView } from './view.ts'
+import { imageRegister } from './store.ts'
+import { type Image, imageView } from './view.ts'
 
 const optional = Object.fromEntries(Object.entries(GIVEN).map(([name, schema]) => [name, S.Optional(schema)])) as unknown as {
   [K in keyof typeof GIVEN]: S.TSchema
@@ -54,43 +54,12 @@ export const imageCreate = route({
     const tags = [...new Set((body.tags as string[] | undefined) ?? [])]
     refuseTooMany('properties', Object.keys(properties).length, limits.image_property_quota)
     refuseTooMany('tags', tags.length, limits.image_tag_quota)
-    const id = (body.id as string | undefined) ?? randomUUID()
-    try {
-      const image = await env.db.tx(tx =>
-        tx
-          .insertInto('glance.images')
-          .values({
-            id,
-            name: (body.name as string | null | undefined) ?? null,
-            status: 'queued',
-            visibility,
-            owner,
-            disk_format: (body.disk_format as string | null | undefined) ?? null,
-            container_format: (body.container_format as string | null | undefined) ?? null,
-            min_disk: (body.min_disk as number | undefined) ?? 0,
-            min_ram: (body.min_ram as number | undefined) ?? 0,
-            protected: (body.protected as boolean | undefined) ?? false,
-            os_hidden: (body.os_hidden as boolean | undefined) ?? false,
-            properties: json(properties),
-            tags,
-            size: null,
-            virtual_size: null,
-            checksum: null,
-            os_hash_algo: null,
-            os_hash_value: null,
-            file: null,
-            message: null,
-          })
-          .returningAll()
-          .executeTakeFirstOrThrow(),
-      )
-      reply.headers.Location = self(`/images/${id}`)
-      reply.headers['OpenStack-image-import-methods'] = 'glance-direct,web-download'
-      reply.headers['OpenStack-image-store-ids'] = 'file'
-      return imageView(image)
-    } catch (error) {
-      if (isDuplicate(error)) throw conflict(`Image ID ${id} already exists!`, { cause: error })
-      throw error
-    }
+    const image = await env.db.tx(tx => imageRegister(tx, { ...(body as Partial<Image>), owner, visibility, properties, tags }))
+    reply.headers.Location = self(`/images/${image.id}`)
+    reply.headers['OpenStack-image-import-methods'] = 'glance-direct,web-download'
+    reply.headers['OpenStack-image-store-ids'] = storesOf(env)
+      .map(s => s.id)
+      .join(',')
+    return imageView(image)
   },
 })

@@ -1,14 +1,26 @@
 /** The bytes of an image: upload and download, as streams. */
 import { randomUUID } from 'node:crypto'
-import { badRequest, conflict, forbidden, notFound, rangeNotSatisfiable, tooLarge, unsupportedMedia } from '#kit/fault.ts'
-import { bytes, route } from '#kit/http/route.ts'
+import { json } from '#kit/db/index.ts'
+import { badRequest, conflict, Fault, forbidden, gone, rangeNotSatisfiable, unsupportedMedia } from '#kit/fault.ts'
+import { bytes, type Call, route } from '#kit/http/route.ts'
 import type { Env } from '#kit/service.ts'
-import { fileRead, fileRemove, fileStore } from '../files/index.ts'
-import { inspection, objection } from '../inspect/index.ts'
-import { glanceSettings } from '../settings.ts'
-import { storeFolder } from '../store.ts'
-import { imageFetch, imageUpdate, noImage } from './store.ts'
+import { fileRemove } from '../files/index.ts'
+import { locationsOpen, type Range, type Store, storeNamed } from '../stores.ts'
+import type { Location } from '../tables.ts'
+import { leaseEnd, type Received, receive } from './receive.ts'
+import { imageFetch, noImage } from './store.ts'
 import type { Image } from './view.ts'
+
+/** What a request that carries bytes says of them. Throws unsupportedMedia unless they are plain bytes. */
+export function announcedBytes({ headers }: Pick<Call, 'headers'>): number | undefined {
+  const type = headers['content-type']?.split(';')[0]
+  if (type !== 'application/octet-stream')
+    throw unsupportedMedia(`The content of an image is application/octet-stream, not '${type ?? ''}'.`)
+  const length = headers['content-length'] ?? headers['x-openstack-image-size']
+  if (length === undefined) return undefined
+  if (!/^\d{1,15}$/.test(String(length))) throw badRequest(`The size of an image is a whole number, not '${length}'.`)
+  return Number(length)
+}
 
 export const imageUpload = route({
   method: 'PUT',
@@ -18,90 +30,104 @@ export const imageUpload = route({
   policy: 'upload_image',
   target: ({ db, ctx, params }) => imageFetch(db, ctx, params.id!),
   async handle({ env, target: image, stream, headers }) {
-    const type = headers['content-type']?.split(';')[0]
-    if (type !== 'application/octet-stream')
-      throw unsupportedMedia(`The content of an image is application/octet-stream, not '${type ?? ''}'.`)
-    await imageFill(env, image, stream, headers['content-length'] === undefined ? undefined : Number(headers['content-length']))
+    const announced = announcedBytes({ headers })
+    const store = storeNamed(env, headers['x-image-meta-store'] as string | undefined)
+    await imageFill(env, image, stream, store, announced)
   },
 })
 
+/** The columns of an image that has got its bytes. */
+export const filled = (received: Received, stores: readonly Store[], file: string) => ({
+  status: 'active' as const,
+  size: received.size,
+  virtual_size: received.found.virtualSize ?? null,
+  checksum: received.md5,
+  os_hash_algo: 'sha512',
+  os_hash_value: received.sha512,
+  locations: json<Location[]>(stores.map(s => ({ store: s.id, file, url: null, metadata: {} }))),
+  upload: null,
+  upload_until: null,
+  message: null,
+})
+
+/** Throws badRequest when the image lacks what its data needs said of it. */
+export function refuseFormless(image: Pick<Image, 'disk_format' | 'container_format'>): void {
+  const missing = (['disk_format', 'container_format'] as const).filter(name => !image[name])
+  if (missing.length > 0)
+    throw badRequest(`Properties ${missing.join(', ')} must be set prior to saving data.`, { field: missing[0] })
+}
+
 /**
  * Fills a queued image with its bytes and makes it active. When anything goes wrong it is queued again, and nothing is left. Throws conflict for an image
- * that has data, badRequest for one without formats, unsupportedMedia for content that is not what the image says or that is dangerous.
+ * that has data, badRequest for one without formats, and what {@link receive} throws.
  */
-export async function imageFill(env: Env, image: Image, source: AsyncIterable<Buffer>, announced?: number): Promise<void> {
-  const { image_size_cap: most } = env.config.of(glanceSettings)
-  if (announced !== undefined && announced > most) throw tooLarge(`Images have at most ${most} bytes.`)
+export async function imageFill(
+  env: Env,
+  image: Image,
+  source: AsyncIterable<Buffer>,
+  store: Store = storeNamed(env),
+  announced?: number,
+): Promise<void> {
   if (image.status !== 'queued') throw conflict(`Image status transition from ${image.status} to saving is not allowed`)
-  if (!image.disk_format || !image.container_format) {
-    throw badRequest('Properties disk_format, container_format must be set prior to saving data.', { field: 'disk_format' })
-  }
+  refuseFormless(image)
   const file = randomUUID()
-  await env.db.tx(async tx => {
-    const row = await tx
-      .updateTable('glance.images')
-      .set({ status: 'saving', file })
-      .where('id', '=', image.id)
-      .where('status', '=', 'queued')
-      .returning('id')
-      .executeTakeFirst()
-    if (!row) throw conflict('The image has been given data by another upload.')
-  })
+  await uploadBegin(env, image.id, file, 'queued', 'saving')
   try {
-    const look = inspection()
-    let size = 0
-    const stored = await fileStore(storeFolder(env), file, source, chunk => {
-      size += chunk.length
-      if (size > most) throw tooLarge(`Images have at most ${most} bytes.`)
-      const before = look.decided
-      look.add(chunk)
-      if (!before && look.decided) refuse(image, look.finish())
-    })
-    if (announced !== undefined && stored.size !== announced)
-      throw badRequest(`The upload broke off after ${stored.size} of ${announced} bytes.`)
-    const found = look.finish()
-    refuse(image, found)
-    await env.db.tx(tx =>
-      imageUpdate(tx, image.id, {
-        status: 'active',
-        size: stored.size,
-        virtual_size: found.virtualSize ?? null,
-        checksum: stored.md5,
-        os_hash_algo: 'sha512',
-        os_hash_value: stored.sha512,
-        message: null,
-      }),
+    const received = await receive(env, image, source, { folders: [store.folder], file, announced, inspect: true })
+    const row = await env.db.tx(tx =>
+      tx
+        .updateTable('glance.images')
+        .set({ ...filled(received, [store], file), updated_at: new Date() })
+        .where('id', '=', image.id)
+        .where('upload', '=', file)
+        .returning('id')
+        .executeTakeFirst(),
     )
+    if (!row) throw gone(`The image ${image.id} was deleted while its data arrived.`)
   } catch (error) {
-    await fileRemove(storeFolder(env), file)
-    await env.db.read
-      .updateTable('glance.images')
-      .set({ status: 'queued', file: null, message: (error as Error).message })
-      .where('id', '=', image.id)
-      .where('file', '=', file)
-      .execute()
-    // The client has gone: nobody hears it, but it was no fault of ours.
-    if ((error as NodeJS.ErrnoException).code === 'ECONNRESET') throw badRequest('The upload broke off.', { cause: error })
+    await fileRemove(store.folder, file)
+    await uploadUndo(env, image.id, file, 'queued', error)
     throw error
   }
 }
 
-function refuse(image: Image, found: Parameters<typeof objection>[1]): void {
-  // A container such as OVA or Docker has its disks within; they are looked at when they are taken out.
-  const why = image.container_format === 'bare' ? objection(image.disk_format!, found) : found.danger
-  if (why) throw unsupportedMedia(`The image cannot be used: ${why}.`)
+/** Takes the image for an upload. Throws conflict when another has it, or it has data. */
+export async function uploadBegin(env: Env, id: string, file: string, from: Image['status'], to: Image['status']): Promise<void> {
+  const row = await env.db.read
+    .updateTable('glance.images')
+    .set({ status: to, upload: file, upload_until: leaseEnd() })
+    .where('id', '=', id)
+    .where('status', '=', from)
+    .returning('id')
+    .executeTakeFirst()
+  if (!row) throw conflict('The image has been given data by another upload.')
+}
+
+/** Sets the image back to what it was before the upload, with the reason. */
+export async function uploadUndo(env: Env, id: string, file: string, to: Image['status'], error: unknown): Promise<void> {
+  await env.db.read
+    .updateTable('glance.images')
+    .set({
+      status: to,
+      upload: null,
+      upload_until: null,
+      message: error instanceof Fault ? error.message : 'The data could not be stored.',
+    })
+    .where('id', '=', id)
+    .where('upload', '=', file)
+    .execute()
 }
 
 /** An image's bytes, for other services: nobody is asked for permission here. Throws notFound when it has none. */
-export async function imageOpen(env: Env, id: string): Promise<{ size: number; stream: AsyncIterable<Buffer> }> {
+export async function imageOpen(env: Env, id: string): Promise<{ size: number | null; stream: AsyncIterable<Buffer> }> {
   const row = await env.db.read
     .selectFrom('glance.images')
-    .select(['file', 'size'])
+    .select(['locations', 'size'])
     .where('id', '=', id)
     .where('status', 'in', ['active', 'deactivated'])
     .executeTakeFirst()
-  if (!row?.file) throw noImage(id)
-  return { size: row.size!, stream: await fileRead(storeFolder(env), row.file) }
+  if (!row || row.locations.length === 0) throw noImage(id)
+  return { size: row.size, stream: await locationsOpen(env, row.locations) }
 }
 
 export const imageDownload = route({
@@ -112,36 +138,27 @@ export const imageDownload = route({
   async handle({ ctx, env, target: image, headers, reply, method }) {
     if (image.status === 'deactivated' && !ctx.isAdmin)
       throw forbidden('The requested image has been deactivated. Image data download is forbidden.')
-    if (image.file === null || !['active', 'deactivated'].includes(image.status)) {
+    if (image.locations.length === 0 || !['active', 'deactivated'].includes(image.status)) {
       reply.status = 204
       return undefined
     }
-    const size = image.size!
-    const range = rangeOf(headers.range, headers['content-range'], size)
+    const size = image.size
+    const range = size === null ? undefined : rangeOf(headers.range, headers['content-range'], size)
     if (image.checksum && !range) reply.headers['Content-MD5'] = image.checksum
     reply.headers['Accept-Ranges'] = 'bytes'
     if (range) {
       reply.status = 206
       reply.headers['Content-Range'] = `bytes ${range.start}-${range.end}/${size}`
     }
-    const length = range ? range.end - range.start + 1 : size
-    if (method === 'HEAD' || length === 0) return bytes('', { length, type: 'application/octet-stream' })
-    try {
-      return bytes(await fileRead(storeFolder(env), image.file, range), { length, type: 'application/octet-stream' })
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT')
-        throw notFound('The data of the image is gone from the store.', { cause: error })
-      throw error
-    }
+    const length = (range ? range.end - range.start + 1 : size) ?? undefined
+    const type = 'application/octet-stream'
+    if (method === 'HEAD' || length === 0) return bytes('', { length, type })
+    return bytes(await locationsOpen(env, image.locations, range), { length, type })
   },
 })
 
 /** One range of bytes, inclusive. Glance also takes it in a Content-Range header, as older clients send it. Throws 416. */
-function rangeOf(
-  range: string | undefined,
-  contentRange: string | undefined,
-  size: number,
-): { start: number; end: number } | undefined {
+export function rangeOf(range: string | undefined, contentRange: string | undefined, size: number): Range | undefined {
   const text = range ?? contentRange?.replace(/^bytes\s+/, 'bytes=').replace(/\/.*$/, '')
   if (text === undefined) return undefined
   const match = /^bytes=(\d*)-(\d*)$/.exec(text.trim())

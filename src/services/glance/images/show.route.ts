@@ -3,7 +3,7 @@ import { conflict, forbidden } from '#kit/fault.ts'
 import { route } from '#kit/http/route.ts'
 import { imageDeleted } from '../events.ts'
 import { fileRemove } from '../files/index.ts'
-import { storeFolder } from '../store.ts'
+import { stagingFolder, storesOf } from '../stores.ts'
 import { imageFetch, imageUpdate } from './store.ts'
 import { imageView } from './view.ts'
 
@@ -29,8 +29,11 @@ export const imageDelete = route({
       await emit(tx, imageDeleted, { id: row.id })
       return row
     })
-    // A file that this process does not live to remove is found by the sweep.
-    if (image.file) await fileRemove(storeFolder(env), image.file)
+    // Files that this process does not live to remove are found by the sweep.
+    for (const { folder, id } of storesOf(env)) {
+      for (const { store, file } of image.locations) if (store === id && file) await fileRemove(folder, file)
+    }
+    if (image.stage) await fileRemove(stagingFolder(env), image.stage)
   },
 })
 

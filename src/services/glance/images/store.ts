@@ -1,8 +1,9 @@
 /** Every query about images. */
 
+import { randomUUID } from 'node:crypto'
 import type { Context } from '#kit/context.ts'
-import { type Query, type RawBuilder, sql, type Tx } from '#kit/db/index.ts'
-import { notFound } from '#kit/fault.ts'
+import { attempt, isDuplicate, json, type Query, type RawBuilder, sql, type Tx } from '#kit/db/index.ts'
+import { conflict, notFound } from '#kit/fault.ts'
 import type { Image } from './view.ts'
 
 export const noImage = (id: string): Error => notFound(`No image found with ID ${id}`)
@@ -34,13 +35,55 @@ const target = (image: Image, ctx: Context) => ({
   member_id: image.visibility === 'shared' && image.owner !== ctx.projectId ? ctx.projectId : null,
 })
 
+/** Registers an image that waits for its bytes. Throws conflict when the id is taken. */
+export async function imageRegister(tx: Tx, given: Partial<Image>): Promise<Image> {
+  const id = given.id ?? randomUUID()
+  try {
+    return await attempt(tx, () =>
+      tx
+        .insertInto('glance.images')
+        .values({
+          id,
+          name: given.name ?? null,
+          status: 'queued',
+          visibility: given.visibility ?? 'shared',
+          owner: given.owner ?? null,
+          disk_format: given.disk_format ?? null,
+          container_format: given.container_format ?? null,
+          min_disk: given.min_disk ?? 0,
+          min_ram: given.min_ram ?? 0,
+          protected: given.protected ?? false,
+          os_hidden: given.os_hidden ?? false,
+          properties: json(given.properties ?? {}),
+          tags: given.tags ?? [],
+          locations: json([]),
+        })
+        .returningAll()
+        .executeTakeFirstOrThrow(),
+    )
+  } catch (error) {
+    if (isDuplicate(error)) throw conflict(`Image ID ${id} already exists!`, { cause: error })
+    throw error
+  }
+}
+
+/** Images that a caller may see, by name, newest first: for services that find one by its name. */
+export async function imagesOf(q: Query, ctx: Context, name: string): Promise<Image[]> {
+  const { rows } = await sql<Image>`
+    select i.* from glance.images i where i.name = ${name} and ${visibleTo(ctx)} order by i.created_at desc, i.id limit 100`.execute(
+    q,
+  )
+  return rows
+}
+
 /** Writes changed columns; the image's time of change moves. */
 export async function imageUpdate(tx: Tx, id: string, change: Partial<Image>): Promise<Image> {
   const row = await tx
     .updateTable('glance.images')
     .set({
       ...change,
-      ...(change.properties && { properties: sql<Record<string, string>>`${JSON.stringify(change.properties)}::jsonb` }),
+      ...(change.properties && { properties: json(change.properties) }),
+      ...(change.locations && { locations: json(change.locations) }),
       updated_at: sql<Date>`now()`,
     })
     .where('id', '=', id)

@@ -33,6 +33,6 @@ export function imageView(image: Image): Record<string, unknown> {
     self: `/v2/images/${image.id}`,
     file: `/v2/images/${image.id}/file`,
     schema: '/v2/schemas/image',
-    ...(image.file !== null && { stores: 'file' }),
+    ...(image.locations.length > 0 && { stores: [...new Set(image.locations.map(l => l.store))].join(',') }),
   }
 }

@@ -20,7 +20,11 @@ const STATEMENTS = [
     os_hash_value text,
     properties jsonb not null default '{}',
     tags text[] not null default '{}',
-    file text,
+    locations jsonb not null default '[]',
+    upload text,
+    upload_until timestamptz(3),
+    stage text,
+    stage_size bigint,
     message text,
     created_at timestamptz(3) not null default now(),
     updated_at timestamptz(3) not null default now()
@@ -30,6 +34,7 @@ const STATEMENTS = [
   ),
   sql`create index images_owner on glance.images (owner, created_at, id)`,
   sql`create index images_visibility on glance.images (visibility, created_at, id)`,
+  sql`create index images_upload on glance.images (upload_until) where upload is not null`,
   sql`create index images_tags on glance.images using gin (tags)`,
   sql`create index images_properties on glance.images using gin (properties)`,
   sql`create table glance.members (

@@ -1,0 +1,54 @@
+import { sql } from '#kit/db/index.ts'
+import type { Env } from '#kit/service.ts'
+import { task } from '#kit/task.ts'
+import { fileList, fileRemove } from '../files/index.ts'
+import { stagingFolder, storesOf } from '../stores.ts'
+
+/** A file is nobody's only when no row names it, and it is older than this, in ms: rows name files before they are made. */
+const YOUNG = 120_000
+
+/** Sets back images whose upload died, and removes files that no image has. */
+export const sweep = task({
+  name: 'glance.sweep',
+  every: 60,
+  async run(env) {
+    await uploadsEnd(env)
+    const folders = [...storesOf(env).map(s => s.folder), stagingFolder(env)]
+    const found = new Map<string, string[]>()
+    for (const folder of folders) {
+      found.set(
+        folder,
+        (await fileList(folder)).filter(f => f.age > YOUNG).map(f => f.name),
+      )
+    }
+    const named = await filesNamed(env)
+    for (const [folder, names] of found) {
+      for (const name of names) {
+        if (named.has(name)) continue
+        await fileRemove(folder, name)
+        env.log.info({ folder, name }, 'removed a file that no image has')
+      }
+    }
+  },
+})
+
+/** Uploads whose process has not moved their time on. What they had begun is removed with the files that no row names. */
+async function uploadsEnd(env: Env): Promise<void> {
+  const ended = await env.db.read
+    .updateTable('glance.images')
+    .set({ status: 'queued', upload: null, upload_until: null, message: 'The upload was interrupted.' })
+    .where('upload_until', '<', sql<Date>`now()`)
+    .where('status', 'in', ['saving', 'uploading'])
+    .returning('id')
+    .execute()
+  for (const { id } of ended) env.log.warn({ image: id }, 'an upload was interrupted; the image waits for its data again')
+}
+
+/** Every file that a row names: read after the folders were, so that a file that is in use is never taken for garbage. */
+export async function filesNamed(env: Pick<Env, 'db'>): Promise<Set<string>> {
+  const { rows } = await sql<{ name: string }>`
+    select l ->> 'file' as name from glance.images, jsonb_array_elements(locations) l where l ->> 'file' is not null
+    union select upload from glance.images where upload is not null
+    union select stage from glance.images where stage is not null`.execute(env.db.read)
+  return new Set(rows.map(r => r.name))
+}
