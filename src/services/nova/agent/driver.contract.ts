@@ -168,7 +168,11 @@ export function driverContract(name: string, make: () => Promise<Place>): void {
       const spec = await ensured()
       await booted(driver, spec.id, 1)
       const gone = new Promise<Guest>(resolve => {
-        const stop = driver.watch(guest => guest.id === spec.id && guest.power === 'off' && (stop(), resolve(guest)))
+        const stop = driver.watch(guest => {
+          if (guest.id !== spec.id || guest.power !== 'off') return
+          stop()
+          resolve(guest)
+        })
       })
       await place.shutItself(driver, spec.id)
       const guest = await gone

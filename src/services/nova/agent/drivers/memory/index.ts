@@ -52,7 +52,7 @@ export function memoryWorld(): MemoryWorld {
     guests,
     shutItself(id) {
       const guest = guests.get(id)
-      if (!guest || guest.power !== 'running') return
+      if (guest?.power !== 'running') return
       guest.spec = { ...guest.spec, power: 'off' }
       settle(world, guest, 'off', 'the guest shut itself down')
     },

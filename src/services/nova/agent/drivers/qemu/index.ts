@@ -113,7 +113,7 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       // Re-attaching is quick and done before anything else is asked; what takes long (images, starts) goes on in each guest's queue.
       const mending = all.map(async live => {
         await mend(opened!.host, live)
-        if (live.record.destroying) lives.delete(live.id)
+        if (live.gone) lives.delete(live.id)
       })
       void Promise.all(mending)
     },

@@ -12,7 +12,7 @@ import { conflict, reason } from '#kit/fault.ts'
 import { interrupt, queued } from '../../queue.ts'
 import { syncDevices } from './hotplug.ts'
 import { type Host, type Live, note } from './live.ts'
-import { dropSaved, loadGuest, suspendGuest } from './saved.ts'
+import { dropSaved, endMigration, loadGuest, suspendGuest } from './saved.ts'
 import { thaw } from './snapshot.ts'
 import {
   clearLeftovers,
@@ -35,7 +35,9 @@ const runState = async (qmp: Qmp): Promise<string> => (await qmp.execute<{ statu
 export async function attach(host: Host, live: Live): Promise<Qmp | undefined> {
   if (live.qmp?.open) return live.qmp
   if (!(await findProcess(host, live))) return undefined
-  return adopt(host, live, await connectGuest(host, live))
+  const qmp = await connectGuest(host, live)
+  await endMigration(qmp)
+  return adopt(host, live, qmp)
 }
 
 /** Takes a connection: from now on what happens to the guest is heard. */
@@ -57,15 +59,19 @@ export async function background(
   what: string,
   fn: (signal: AbortSignal) => Promise<void>,
 ): Promise<void> {
-  try {
-    await queued(live, undefined, fn)
-  } catch (error) {
-    if (live.closed || live.record.destroying) return
-    host.log.warn({ guest: live.id, error: reason(error) }, `guest: ${what}, and this could not be mended`)
-    await note(host, live, { reason: reason(error), power: live.qmp?.open ? live.record.power : 'crashed' }).catch(cause =>
-      host.log.error({ guest: live.id, error: reason(cause) }, 'guest: record cannot be written'),
-    )
+  const attempt = async (signal: AbortSignal) => {
+    try {
+      await fn(signal)
+    } catch (error) {
+      if (live.closed || live.gone || signal.aborted) return
+      host.log.warn({ guest: live.id, error: reason(error) }, `guest: ${what}, and this could not be mended`)
+      await note(host, live, { reason: reason(error), power: live.qmp?.open ? live.record.power : 'crashed' })
+    }
   }
+  await queued(live, undefined, attempt).catch(error => {
+    // Interrupted while it waited: whoever interrupts says what becomes of the guest.
+    if (!live.closed && !live.gone) host.log.debug({ guest: live.id, error: reason(error) }, `guest: ${what}`)
+  })
 }
 
 function heard(host: Host, live: Live, event: QmpEvent): void {

@@ -29,10 +29,12 @@ export async function suspendGuest(host: Host, live: Live, qmp: Qmp, signal: Abo
   const paths = host.store.paths(live.id)
   const aside = `${paths.saved}.new`
   const stop = new AbortController()
+  await eventsOn(qmp)
+  // Saved by a dead agent that could not note it: QEMU saves a second time only if the guest ran in between.
+  if ((await qmp.execute<{ status: string }>('query-status')).status === 'postmigrate') await qmp.execute('cont')
   const { status } = await qmp.execute<{ status: string }>('query-status')
   try {
     await qmp.execute('stop')
-    await eventsOn(qmp)
     // Nobody waits for the guest's network meanwhile: as fast as the disk takes it.
     await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 })
     const server = await listenFor(live, paths.migration)
@@ -59,6 +61,20 @@ export async function suspendGuest(host: Host, live: Live, qmp: Qmp, signal: Abo
   }
   await note(host, live, { saved: true, power: 'suspended', reason: undefined })
   await endProcess(host, live)
+}
+
+/**
+ * Ends a migration that a dead agent left under way in QEMU, before anything else is asked of it: when such a one fails later it stops, or
+ * starts, the guest on its own account.
+ */
+export async function endMigration(qmp: Qmp): Promise<void> {
+  for (const until = performance.now() + 10_000; ; ) {
+    const { status = 'none' } = await qmp.execute<{ status?: string }>('query-migrate')
+    if (!['setup', 'active', 'device', 'cancelling', 'pre-switchover'].includes(status)) return
+    if (performance.now() > until) throw internal(`A migration of the guest is ${status} and does not end.`)
+    if (status !== 'cancelling') await qmp.execute('migrate_cancel')
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
 }
 
 /** Loads the saved state into a process that was started for it. The guest stands still after. */

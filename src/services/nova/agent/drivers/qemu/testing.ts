@@ -1,20 +1,18 @@
-// The contract on real guests under TCG, and what only a real host can show. Needs root and the host's programs; skipped without.
-import assert from 'node:assert/strict'
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+// A host for tests: a data folder of its own, images out of memory, and a look at what is left behind.
+import { chmod, mkdtemp, readdir, readlink, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { test } from 'node:test'
 import { cgroupsFind, groupNames, groupRemove } from '#host/cgroup/index.ts'
 import { HOST_PROGRAMS, programPath } from '#host/programs.ts'
 import { tapList } from '#host/qemu/tap.ts'
 import type { LinkLog } from '#kit/link/index.ts'
 import type { ImageRef } from '../../../spec.ts'
-import { driverContract, type Place } from '../../driver.contract.ts'
+import type { Place } from '../../driver.contract.ts'
 import { testGuestDisk, testGuestImage } from '../../testguest.ts'
 import { scopeOf, uidRange } from './host.ts'
 import { qemuDriver } from './index.ts'
 
-const quiet: LinkLog = {
+export const quiet: LinkLog = {
   debug: () => undefined,
   info: () => undefined,
   warn: () => undefined,
@@ -34,7 +32,6 @@ export function unable(): string | undefined {
 export async function qemuPlace(): Promise<Place & { dataDir: string; images: Map<string, Buffer> }> {
   const dataDir = await mkdtemp(join(tmpdir(), 'nubo-qemu-'))
   // Guests' users must pass through; mkdtemp lets only its owner.
-  const { chmod } = await import('node:fs/promises')
   await chmod(dataDir, 0o711)
   const scope = scopeOf(dataDir)
   const images = new Map<string, Buffer>()
@@ -66,7 +63,6 @@ export async function qemuPlace(): Promise<Place & { dataDir: string; images: Ma
       const processes: string[] = []
       for (const pid of await readdir('/proc')) {
         if (!/^\d+$/.test(pid)) continue
-        const { readlink } = await import('node:fs/promises')
         const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => '')
         if (cwd.startsWith(dataDir)) processes.push(`process ${pid} in ${cwd}`)
       }
@@ -91,12 +87,3 @@ export async function qemuPlace(): Promise<Place & { dataDir: string; images: Ma
     },
   }
 }
-
-const why = unable()
-if (why === undefined) driverContract('qemu', qemuPlace)
-else test('driver contract: qemu', { skip: why }, () => undefined)
-
-test('the place of the test is what the driver uses', () => {
-  const [first, count] = uidRange(scopeOf('/var/lib/nubo/nova'))
-  assert.ok(first >= 1_900_000_000 && first + count < 2 ** 31)
-})
