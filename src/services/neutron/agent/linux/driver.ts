@@ -20,7 +20,7 @@ import type { NetConfig } from './config.ts'
 import { destroyAll, inventoryOf, namespaceIds } from './inventory.ts'
 import { isGuest, tapsPlug, tapsUnplug } from './ports.ts'
 import { probeNet } from './probe.ts'
-import { securityEnsure } from './security.ts'
+import { securityEnsure, securityRead } from './security.ts'
 import { watchTaps } from './taps.ts'
 
 /** Namespaces that are worked on at a time. */
@@ -39,21 +39,21 @@ export function linuxNet(config: NetConfig): NetDriver {
   let inForce: NetDesired | null = null
 
   const wirePass = async (desired: NetDesired, errors: NetError[], thorough: boolean) => {
-    const before = await linkList(config.place ?? {})
-    await tapsUnplug(desired, config, before)
+    // One look serves the whole pass: a tap that appears meanwhile is told by the monitor, and waits for the quick lock.
+    const [links, tables] = await Promise.all([linkList(config.place ?? {}), securityRead(config)])
+    await tapsUnplug(desired, config, links)
     for (const network of desired.networks) {
       const key = `peers ${network.id}`
       const hash = digest([network.segmentationId, network.peers])
       await note(errors, 'network', network.id, async () => {
-        await bridgeEnsure(network, config, before, !thorough && right.get(key) === hash)
+        await bridgeEnsure(network, config, links, !thorough && right.get(key) === hash)
         right.set(key, hash)
       }).then(good => good || right.delete(key))
     }
-    const filtered = await note(errors, 'security', null, () => securityEnsure(desired, config))
+    const filtered = await note(errors, 'security', null, () => securityEnsure(desired, config, tables))
     if (filtered) inForce = desired
     const failed = new Set(errors.filter(error => error.kind === 'network').map(error => error.id))
     const guests = desired.ports.filter(port => isGuest(port))
-    const links = await linkList(config.place ?? {})
     const ready = filtered ? guests.filter(port => !failed.has(port.networkId)) : []
     const plugged = await tapsPlug(ready, desired, config, links)
     for (const [id, message] of plugged.errors) errors.push({ kind: 'port', id, message })

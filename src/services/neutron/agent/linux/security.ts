@@ -1,6 +1,6 @@
 // The filters of a host: makes the two tables so, then cuts the connections under way that they would not let begin any more.
 import { connectionDelete, connectionDeleteAll, connectionListAll } from '#host/net/conntrack.ts'
-import { nftDiff, nftRead } from '#host/net/nft.ts'
+import { type NftActual, nftDiff, nftRead } from '#host/net/nft.ts'
 import { run } from '#host/run.ts'
 import type { DesiredNetwork, NetDesired } from '../desired.ts'
 import { bridgeName, hasOwnBridge, TABLE } from '../names.ts'
@@ -27,10 +27,24 @@ export function surroundings(networks: readonly DesiredNetwork[], config: NetCon
   }
 }
 
-/** Puts the filters of a desired state in force, all of them at one instant. @throws RunError: then the old ones are in force still. */
-export async function securityEnsure(desired: NetDesired, config: NetConfig): Promise<void> {
+/** The filters as they are. */
+export async function securityRead(config: NetConfig): Promise<{ bridge: NftActual | null; inet: NftActual | null }> {
   const place = config.place ?? {}
   const [bridge, inet] = await Promise.all([nftRead(place, 'bridge', TABLE), nftRead(place, 'inet', TABLE)])
+  return { bridge, inet }
+}
+
+/**
+ * Puts the filters of a desired state in force, all of them at one instant. `actual` are those that were just read.
+ * @throws RunError: then the old ones are in force still.
+ */
+export async function securityEnsure(
+  desired: NetDesired,
+  config: NetConfig,
+  actual: { bridge: NftActual | null; inet: NftActual | null },
+): Promise<void> {
+  const place = config.place ?? {}
+  const { bridge, inet } = actual
   const around = surroundings(desired.networks, config)
   const tables = securityTables(desired, around, { bridge, inet })
   const script = nftDiff(tables.bridge, bridge) + nftDiff(tables.inet, inet)
