@@ -1,6 +1,7 @@
 /** What a service is to the rest of the program: one value that lists everything it has. Nothing registers itself. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { Audit } from './audit.ts'
 import type { Config, Settings } from './config.ts'
 import type { Db, Migration } from './db/index.ts'
 import type { Subscription } from './events.ts'
@@ -68,6 +69,8 @@ export interface Service {
   readonly on?: readonly Subscription[]
   /** What host agents may ask of the controller. */
   readonly hostVerbs?: readonly Served<Env>[]
+  /** What must agree, and what takes longer than it should. */
+  readonly audit?: Audit
   readonly raw?: RawHandler
   readonly upgrade?: UpgradeHandler
   /** Runs once when a controller starts, before requests are taken. Returns what stops it. */

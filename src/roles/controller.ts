@@ -13,6 +13,7 @@ import {
   hostSecretEnsure,
   hostsEnsure,
   hostsOpen,
+  inquiriesAnswer,
   type OpenHosts,
   presenceOf,
   unixListen,
@@ -105,6 +106,9 @@ async function start(
   await presence.start(hosts)
   onClose(() => presence.stop())
   onClose(() => hosts.close())
+  const inventories = services.flatMap(s => s.audit?.inventory ?? [])
+  const unlisten = await inquiriesAnswer({ db, hosts, verbs: inventories, log })
+  onClose(async () => unlisten())
 
   const runner = await sagaRunner({ env, name, sagas: working.flatMap(s => [...(s.sagas ?? [])]) })
   onClose(() => runner.stop())

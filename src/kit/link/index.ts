@@ -4,6 +4,7 @@ export { dial } from './agent.ts'
 export { ago, type LinkCode, linkCode } from './faults.ts'
 export type { HostMemory, HostsOptions, OpenHosts } from './hosts.ts'
 export { hostsOpen } from './hosts.ts'
+export { type Answers, inquire, inquiriesAnswer } from './inquiry.ts'
 export { memoryWay } from './memory.ts'
 export { type Presence, presenceOf } from './presence.ts'
 export {
