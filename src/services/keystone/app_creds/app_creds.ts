@@ -44,6 +44,13 @@ type AppCred = Selectable<AppCredsTable>
 const FIELDS = { name: { schema: String(), filter: 'text' as const } }
 const NOUN = { table: 'keystone.app_creds', fields: FIELDS, path: '', one: 'application_credential' }
 
+/** A role inside an application credential has no links. */
+function bare(role: Record<string, unknown> | undefined): Record<string, unknown>[] {
+  if (!role) return []
+  const { links: _links, ...rest } = role
+  return [rest]
+}
+
 async function views(db: Query, rows: AppCred[], call: Call): Promise<Record<string, unknown>[]> {
   if (rows.length === 0) return []
   const roles = await roleViews(
@@ -73,7 +80,7 @@ async function views(db: Query, rows: AppCred[], call: Call): Promise<Record<str
       system: null,
       expires_at: row.expires_at && isoBare(row.expires_at),
       unrestricted: row.unrestricted,
-      roles: row.role_ids.flatMap(id => roles.get(id) ?? []),
+      roles: row.role_ids.flatMap(id => bare(roles.get(id))),
       ...(mine.length > 0 && { access_rules: mine.map(({ id, service, path, method }) => ({ id, service, path, method })) }),
       links: { self: selfUrl(call, `/users/${row.user_id}/application_credentials/${row.id}`) },
     }

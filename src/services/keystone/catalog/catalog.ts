@@ -8,7 +8,7 @@ interface Endpoint {
   id: string
   interface: string
   region_id: string | null
-  region: string | null
+  region?: string
   url: string
   name?: string
 }
@@ -74,7 +74,7 @@ export async function catalogLoad(db: Query): Promise<Catalog> {
           service_id: id,
           interface: e.interface,
           region_id: e.region_id,
-          region: e.region_id,
+          ...(e.region_id !== null && { region: e.region_id }),
           url: e.url,
           ...(typeof e.extra.name === 'string' && { name: e.extra.name }),
         })),

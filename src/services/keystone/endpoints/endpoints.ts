@@ -30,7 +30,10 @@ export const endpoints: Noun = {
     delete: 'delete_endpoint',
   },
   async views(rows, call) {
-    return rows.map(row => ({ ...nounView(endpoints, row, call), region: row.region_id }))
+    return rows.map(row => {
+      const { region_id, ...view } = nounView(endpoints, row, call)
+      return region_id === null ? view : { ...view, region_id, region: region_id }
+    })
   },
   beforeCreate: (tx, _call, values) => check(tx, values),
   beforeUpdate: (tx, _call, _row, changes) => check(tx, changes),

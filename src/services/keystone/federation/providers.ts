@@ -188,12 +188,13 @@ const PROTOCOL_FIELDS = {
   mapping_id: { schema: String(), filter: 'text' as const },
 }
 
-const protocolView = (row: Row, call: Call) => {
+function protocolView(row: Row, call: Call) {
   const idp = selfUrl(call, `${FED}/identity_providers/${row.idp_id}`)
+  const remote = row.remote_id_attribute === null ? {} : { remote_id_attribute: row.remote_id_attribute }
   return {
     id: row.id,
     mapping_id: row.mapping_id,
-    remote_id_attribute: row.remote_id_attribute,
+    ...remote,
     links: { self: `${idp}/protocols/${row.id}`, identity_provider: idp },
   }
 }
@@ -251,7 +252,7 @@ const protocolRoutes = [
       )
       return listView(
         'protocols',
-        found.rows.map(row => protocolView(row, call)),
+        found.rows.map(row => ({ ...protocolView(row, call), idp_id: row.idp_id })),
         found,
       )
     },

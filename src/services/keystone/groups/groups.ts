@@ -19,6 +19,7 @@ import { domainOf } from '../projects/projects.ts'
 import { Name, OptionalId, Text } from '../shapes.ts'
 import { revoke, stale } from '../tokens/stale.ts'
 import { users } from '../users/users.ts'
+import { isoTime } from '../wire.ts'
 import { groupsLetGo } from './store.ts'
 
 /** Groups of users; what a group may, its members may. */
@@ -154,13 +155,29 @@ export const groupRoutes = [
     policyTarget: call => ({ ...call.params, target: { user: call.target ?? {} } }),
     async handle(call) {
       if (!call.target) throw missing('user', call.params.user_id!)
-      const of = sql<boolean>`id in (select group_id from keystone.memberships where user_id = ${call.target.id})`
+      const userId = call.target.id
+      const expiring = await call.db
+        .selectFrom('keystone.expiring_memberships as e')
+        .innerJoin('keystone.idps as i', 'i.id', 'e.idp_id')
+        .select(['e.group_id', sql<Date>`e.last_verified + coalesce(i.authorization_ttl, 0) * interval '1 minute'`.as('ends')])
+        .where('e.user_id', '=', userId)
+        .execute()
+      const until = new Map(expiring.filter(row => row.ends.getTime() > Date.now()).map(row => [row.group_id, row.ends]))
+      const of = sql<boolean>`(id in (select group_id from keystone.memberships where user_id = ${userId}) or id = any(${[...until.keys()]}::text[]))`
       let all = call.db.selectFrom('keystone.groups').selectAll('keystone.groups').where(of) as unknown as Rows
       // A domain-scoped reader sees only the groups of the domain.
       if (call.ctx.domainId && call.ctx.userId !== call.target.id)
         all = all.where('keystone.groups.domain_id', '=', call.ctx.domainId)
       const found = await pageOf(filtered(all, call.search, groups.fields, 'keystone.groups.'), call, groups, 'keystone.groups.')
-      return listView('groups', await nounViews(groups, found.rows, call as unknown as NounCall), found)
+      const views = await nounViews(groups, found.rows, call as unknown as NounCall)
+      return listView(
+        'groups',
+        views.map(view => {
+          const ends = until.get(view.id as string)
+          return { ...view, membership_expires_at: ends ? isoTime(ends) : null }
+        }),
+        found,
+      )
     },
   }),
 ]

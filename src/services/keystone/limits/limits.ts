@@ -142,11 +142,7 @@ const registeredRoutes: Route[] = [
           return tx.insertInto('keystone.registered_limits').values(values).returningAll().execute()
         }),
       )
-      return listView(
-        'registered_limits',
-        rows.map(row => registeredView(row, call)),
-        { links: { next: null, self: selfUrl(call, '/registered_limits'), previous: null }, truncated: false },
-      )
+      return { registered_limits: rows.map(row => registeredView(row, call)) }
     },
   }),
   route({
@@ -397,7 +393,7 @@ const limitRoutesOnly: Route[] = [
         name === 'flat'
           ? 'Limit enforcement and validation does not take project hierarchy into consideration.'
           : 'This model requires project hierarchy never exceeds a depth of two'
-      return { model: { name, description }, links: { self: selfUrl(call, '/limits/model') } }
+      return { model: { name, description } }
     },
   }),
   route({
@@ -427,11 +423,7 @@ const limitRoutesOnly: Route[] = [
           return limits(tx).where('l.id', 'in', ids).execute()
         }),
       )
-      return listView(
-        'limits',
-        rows.map(row => limitView(row, call)),
-        { links: { next: null, self: selfUrl(call, '/limits'), previous: null }, truncated: false },
-      )
+      return { limits: rows.map(row => limitView(row, call)) }
     },
   }),
   route({

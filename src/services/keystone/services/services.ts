@@ -27,7 +27,7 @@ export const services: Noun = {
   async views(rows, call) {
     return rows.map(row => {
       const { description, name, ...view } = nounView(services, row, call)
-      return { ...view, name: name ?? '', ...(description !== null && { description }) }
+      return { ...view, name: name ?? '', description: description ?? '' }
     })
   },
   afterCreate: tx => stale(tx, 'catalog'),

@@ -179,20 +179,17 @@ async function views(rows: Row[], call: Call): Promise<{ [name: string]: unknown
   return rows.map(row => {
     const options = row.options as { [name: string]: unknown }
     const expires = options.ignore_password_expiry === true ? null : (expiryOf.get(row.id) ?? null)
-    const { default_project_id, ...view } = nounView(users, row, call)
+    const view = nounView(users, row, call)
     const mine = federated.filter(f => f.user_id === row.id)
     const byIdp = Map.groupBy(mine, f => f.idp_id)
     return {
       ...view,
       enabled: isEnabled(row as never, rules),
-      ...(default_project_id !== null && { default_project_id }),
       password_expires_at: expires && isoBare(expires),
-      ...(mine.length > 0 && {
-        federated: [...byIdp].map(([idp_id, list]) => ({
-          idp_id,
-          protocols: list.map(f => ({ protocol_id: f.protocol_id, unique_id: f.unique_id })),
-        })),
-      }),
+      federated: [...byIdp].map(([idp_id, list]) => ({
+        idp_id,
+        protocols: list.map(f => ({ protocol_id: f.protocol_id, unique_id: f.unique_id })),
+      })),
     }
   })
 }
