@@ -6,18 +6,22 @@ import { pokesStart } from './hosts/changed.ts'
 import { base } from './migrations/0001_base.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
+import { ports } from './ports/ports.ts'
+import { groupRoutes } from './securitygroups/groups.ts'
+import { rules, templates } from './securitygroups/rules.ts'
 import { neutronSettings } from './settings.ts'
 import { subnets } from './subnets/subnets.ts'
 import './tables.ts'
 import { versionRoutes } from './versions.ts'
 import { wire } from './wire.ts'
 
-const nouns = [networks, subnets]
+const nouns = [networks, subnets, ports, rules, templates]
 
 const routes: Route[] = [
   ...versionRoutes(() => nouns.filter(noun => !noun.parent).map(noun => noun.plural)),
   ...extensionRoutes,
   ...nouns.flatMap(routesOf),
+  ...groupRoutes,
 ]
 
 /** Networking: everything it has. */

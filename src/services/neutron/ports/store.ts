@@ -153,7 +153,9 @@ function valuesOf(row: Row, mac: string) {
     vnic_type: row.vnicType ?? 'normal',
     profile: json(row.profile ?? {}),
     ...binding,
-    allowed_address_pairs: json(row.allowedAddressPairs ?? []),
+    allowed_address_pairs: json(
+      (row.allowedAddressPairs ?? []).map(pair => ({ ip_address: pair.ip_address, mac_address: pair.mac_address ?? mac })),
+    ),
     extra_dhcp_opts: json(row.extraDhcpOpts ?? []),
     dns_name: row.dnsName ?? '',
     dns_domain: row.dnsDomain ?? '',
