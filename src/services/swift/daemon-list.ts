@@ -4,8 +4,10 @@ import { containerSyncDaemon } from './container/sync.ts'
 import { containerUpdater, containerUpdaterQuick } from './container/updater.ts'
 import type { Daemon } from './daemons.ts'
 import { dbAuditor } from './db/auditor.ts'
+import { dbReplicator } from './db/replicator.ts'
 import { objectAuditor } from './object/auditor.ts'
 import { objectExpirer } from './object/expirer.ts'
+import { objectReplicator } from './object/replicator.ts'
 import { objectUpdater } from './object/updater.ts'
 
 /** With `quick` seconds between passes that users notice, `audit` between those that read everything. */
@@ -16,6 +18,9 @@ export const allDaemons = ({ quick, audit }: { quick: number; audit: number }): 
   objectExpirer(quick),
   containerSyncDaemon(quick),
   accountReaper(quick * 10),
+  dbReplicator('account', quick),
+  dbReplicator('container', quick),
+  objectReplicator(quick),
   dbAuditor('account', audit),
   dbAuditor('container', audit),
   objectAuditor({ every: audit, filesPerSecond: 200, bytesPerSecond: 50_000_000, quick: false }),
