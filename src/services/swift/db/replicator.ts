@@ -6,7 +6,7 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Daemon, databasesHere, type FoundDb, type Pass, type Premises } from '../daemons.ts'
 import type { Place } from '../http/client.ts'
-import { discard, readAll, type Req, type Res, refuse, reply, splitPath } from '../http/message.ts'
+import { discard, type Req, type Res, readAll, refuse, reply, splitPath } from '../http/message.ts'
 import { primaries } from '../ring/ring.ts'
 import { now } from '../timestamp.ts'
 import { checkDevice, type DbSite, dbDir, guarded } from './path.ts'
@@ -17,7 +17,17 @@ const PER_CALL = 1000
 interface Package {
   account: string
   container?: string
-  remote: { id: string; hash: string; put_timestamp: string; delete_timestamp: string; created_at: string; status_changed_at: string; metadata: object; status?: string; policy?: number }
+  remote: {
+    id: string
+    hash: string
+    put_timestamp: string
+    delete_timestamp: string
+    created_at: string
+    status_changed_at: string
+    metadata: object
+    status?: string
+    policy?: number
+  }
   max_row: number
   /** Absent in the question with which a round begins. */
   rows?: object[]
@@ -58,13 +68,24 @@ async function replicate(premises: Premises, pass: Pass, kind: Kind, found: Foun
 
 async function bring(premises: Premises, pass: Pass, kind: Kind, found: FoundDb, place: Place): Promise<boolean> {
   const { databases } = premises.databases
-  const info = kind === 'account' ? await databases.call('account.info', found.path) : await databases.call('container.info', found.path)
+  const info =
+    kind === 'account' ? await databases.call('account.info', found.path) : await databases.call('container.info', found.path)
   if (!info) return true
   const { id, hash, put_timestamp, delete_timestamp, created_at, status_changed_at, metadata } = info
   const base: Package = {
     account: info.account,
     container: 'container' in info ? info.container : undefined,
-    remote: { id, hash, put_timestamp, delete_timestamp, created_at, status_changed_at, metadata, ...('status' in info ? { status: info.status } : {}), ...('policy' in info ? { policy: info.policy } : {}) },
+    remote: {
+      id,
+      hash,
+      put_timestamp,
+      delete_timestamp,
+      created_at,
+      status_changed_at,
+      metadata,
+      ...('status' in info ? { status: info.status } : {}),
+      ...('policy' in info ? { policy: info.policy } : {}),
+    },
     max_row: info.max_row,
   }
   const tell = async (rows?: object[]): Promise<Reply | null> => {
@@ -82,7 +103,10 @@ async function bring(premises: Premises, pass: Pass, kind: Kind, found: FoundDb,
   }
   let there = await tell()
   while (there && there.hash !== hash && there.point < info.max_row) {
-    const rows = kind === 'account' ? await databases.call('account.since', found.path, { row: there.point, count: PER_CALL }) : await databases.call('container.since', found.path, { row: there.point, count: PER_CALL })
+    const rows =
+      kind === 'account'
+        ? await databases.call('account.since', found.path, { row: there.point, count: PER_CALL })
+        : await databases.call('container.since', found.path, { row: there.point, count: PER_CALL })
     if (rows.length === 0) break
     there = await tell(rows)
     pass.count('rows', rows.length)
@@ -100,12 +124,23 @@ export async function receive(site: DbSite, kind: Kind, req: Req): Promise<Res> 
   await checkDevice(site, device, true)
   const given = JSON.parse((await readAll(req.body, 256 * 1024 * 1024)).toString()) as Package
   const path = join(dbDir({ root: site.root, device }, `${kind}s`, partition, hash), `${hash}.db`)
-  const shared = { account: given.account, at: now(), put: given.remote.put_timestamp, rows: (given.rows ?? []) as never[], source: given.remote.id }
+  const shared = {
+    account: given.account,
+    at: now(),
+    put: given.remote.put_timestamp,
+    rows: (given.rows ?? []) as never[],
+    source: given.remote.id,
+  }
   const points = given.rows && given.rows.length === 0 ? [{ remote_id: given.remote.id, sync_point: given.max_row }] : undefined
   const result = await guarded(site, device, `${kind}s`, path, () =>
     kind === 'account'
       ? site.databases.call('account.receive', path, { ...shared, remote: given.remote as never, points })
-      : site.databases.call('container.receive', path, { ...shared, container: given.container!, remote: given.remote as never, points }),
+      : site.databases.call('container.receive', path, {
+          ...shared,
+          container: given.container!,
+          remote: given.remote as never,
+          points,
+        }),
   )
   if (kind === 'container' && (given.rows?.length ?? 0) > 0) site.changed.add(path)
   return result ? reply(200, { 'content-type': 'application/json' }, JSON.stringify(result)) : refuse(500)

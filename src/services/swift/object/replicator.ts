@@ -12,7 +12,7 @@ import type { Place } from '../http/client.ts'
 import { discard, type Headers, ok, readAll } from '../http/message.ts'
 import type { Policy } from '../policies.ts'
 import { primaries } from '../ring/ring.ts'
-import { suffixHashes, type SuffixHashes } from './hashes.ts'
+import { type SuffixHashes, suffixHashes } from './hashes.ts'
 import type { Offer, Want } from './sync.ts'
 
 /** Replicated policies; those with an erasure code have the reconstructor. */
@@ -48,11 +48,25 @@ async function replicate(premises: Premises, pass: Pass, policy: Policy, disk: D
 }
 
 /** Sends what a place lacks of the suffixes that differ; true when it then has all of it. */
-async function bring(premises: Premises, pass: Pass, policy: Policy, disk: Disk, partition: number, place: Place, own: SuffixHashes): Promise<boolean> {
+async function bring(
+  premises: Premises,
+  pass: Pass,
+  policy: Policy,
+  disk: Disk,
+  partition: number,
+  place: Place,
+  own: SuffixHashes,
+): Promise<boolean> {
   const headers: Headers = { 'x-backend-storage-policy-index': String(policy.index) }
   const ask = async (suffixes: string[]): Promise<SuffixHashes | null> => {
     const path = suffixes.length ? `/${suffixes.join('-')}` : ''
-    const res = await premises.cluster.dial(place, 'object', partition, { method: 'REPLICATE', path, headers, replication: true, timeout: 60 })
+    const res = await premises.cluster.dial(place, 'object', partition, {
+      method: 'REPLICATE',
+      path,
+      headers,
+      replication: true,
+      timeout: 60,
+    })
     if (res.status === 200) return JSON.parse((await readAll(res.body)).toString()) as SuffixHashes
     discard(res)
     return null
@@ -64,7 +78,8 @@ async function bring(premises: Premises, pass: Pass, policy: Policy, disk: Disk,
   }
   const differing = Object.keys(own).filter(suffix => own[suffix] !== theirs[suffix])
   let complete = true
-  for (const suffix of differing) complete = (await offerSuffix(premises, pass, policy, disk, partition, place, suffix)) && complete
+  for (const suffix of differing)
+    complete = (await offerSuffix(premises, pass, policy, disk, partition, place, suffix)) && complete
   return complete
 }
 
@@ -76,12 +91,27 @@ export async function offersOf(disk: Disk, policy: number, partition: number, su
     const found = await look(join(dir, hash), { notDurable: true })
     const { data, meta, tombstone } = found
     if (!data && !tombstone && !meta) continue
-    offers.push({ hash, data: data?.timestamp ?? null, durable: data?.durable ?? false, fragment: data?.fragment ?? null, meta: meta?.name ?? null, tombstone: tombstone?.timestamp ?? null })
+    offers.push({
+      hash,
+      data: data?.timestamp ?? null,
+      durable: data?.durable ?? false,
+      fragment: data?.fragment ?? null,
+      meta: meta?.name ?? null,
+      tombstone: tombstone?.timestamp ?? null,
+    })
   }
   return offers
 }
 
-async function offerSuffix(premises: Premises, pass: Pass, policy: Policy, disk: Disk, partition: number, place: Place, suffix: string): Promise<boolean> {
+async function offerSuffix(
+  premises: Premises,
+  pass: Pass,
+  policy: Policy,
+  disk: Disk,
+  partition: number,
+  place: Place,
+  suffix: string,
+): Promise<boolean> {
   const offers = await offersOf(disk, policy.index, partition, suffix)
   if (offers.length === 0) return true
   const wants = await wanted(premises, policy.index, partition, place, offers)
@@ -97,7 +127,13 @@ async function offerSuffix(premises: Premises, pass: Pass, policy: Policy, disk:
 }
 
 /** Which of the offers a place lacks; null when it does not answer. */
-export async function wanted(premises: Premises, policy: number, partition: number, place: Place, offers: Offer[]): Promise<Want[] | null> {
+export async function wanted(
+  premises: Premises,
+  policy: number,
+  partition: number,
+  place: Place,
+  offers: Offer[],
+): Promise<Want[] | null> {
   const res = await premises.cluster.dial(place, 'object', partition, {
     method: 'SSYNC',
     path: '',
@@ -111,7 +147,15 @@ export async function wanted(premises: Premises, policy: number, partition: numb
   return null
 }
 
-async function send(premises: Premises, policy: number, disk: Disk, partition: number, place: Place, want: Want, pass: Pass): Promise<boolean> {
+async function send(
+  premises: Premises,
+  policy: number,
+  disk: Disk,
+  partition: number,
+  place: Place,
+  want: Want,
+  pass: Pass,
+): Promise<boolean> {
   const dir = hashDir(disk, policy, partition, want.hash)
   const found = await look(dir, { notDurable: true })
   try {
@@ -133,7 +177,14 @@ async function send(premises: Premises, policy: number, disk: Disk, partition: n
 
 const REPLICATION: Headers = { 'x-backend-replication': 'true' }
 
-async function sendData(premises: Premises, policy: number, partition: number, place: Place, dir: string, found: Found): Promise<boolean> {
+async function sendData(
+  premises: Premises,
+  policy: number,
+  partition: number,
+  place: Place,
+  dir: string,
+  found: Found,
+): Promise<boolean> {
   const open = await openFound(dir, { ...found, meta: null })
   try {
     const headers: Headers = { ...open.metadata }
@@ -145,7 +196,14 @@ async function sendData(premises: Premises, policy: number, partition: number, p
   }
 }
 
-async function sendMeta(premises: Premises, policy: number, partition: number, place: Place, dir: string, found: Found): Promise<boolean> {
+async function sendMeta(
+  premises: Premises,
+  policy: number,
+  partition: number,
+  place: Place,
+  dir: string,
+  found: Found,
+): Promise<boolean> {
   const meta = await readMeta(join(dir, found.meta!.name))
   const headers: Headers = { ...meta }
   delete headers.name
@@ -156,7 +214,17 @@ async function sendMeta(premises: Premises, policy: number, partition: number, p
   return push(premises, policy, partition, place, 'POST', meta.name, headers)
 }
 
-async function push(premises: Premises, policy: number, partition: number, place: Place, method: string, path: string, headers: Headers, body?: Buffer | AsyncIterable<Buffer>, length?: number): Promise<boolean> {
+async function push(
+  premises: Premises,
+  policy: number,
+  partition: number,
+  place: Place,
+  method: string,
+  path: string,
+  headers: Headers,
+  body?: Buffer | AsyncIterable<Buffer>,
+  length?: number,
+): Promise<boolean> {
   const res = await premises.cluster.dial(place, 'object', partition, {
     method,
     path,
@@ -171,7 +239,14 @@ async function push(premises: Premises, policy: number, partition: number, place
 }
 
 /** Removes a partition that its primaries have: what did not change since it was compared. */
-async function giveUp(premises: Premises, pass: Pass, policy: Policy, disk: Disk, partition: number, own: SuffixHashes): Promise<void> {
+async function giveUp(
+  premises: Premises,
+  pass: Pass,
+  policy: Policy,
+  disk: Disk,
+  partition: number,
+  own: SuffixHashes,
+): Promise<void> {
   const dir = partitionDir(disk, policy.index, partition)
   const now = await suffixHashes(disk, policy.index, partition, Object.keys(own), premises.objects.reclaimAge)
   if (Object.keys(now).some(suffix => now[suffix] !== own[suffix])) return

@@ -29,12 +29,30 @@ const NONE = 0xffffffff
 export function newBuilder(power: number, replicas: number, minPartHours: number): Builder {
   if (!Number.isInteger(power) || power < 0 || power > 32) throw new RangeError('the part power is a whole number from 0 to 32')
   if (!(replicas >= 1)) throw new RangeError('at least one replica')
-  return { power, replicas, minPartHours, overload: 0, devices: [], table: [], moved: [], version: 0, nextPartPower: null, removed: [] }
+  return {
+    power,
+    replicas,
+    minPartHours,
+    overload: 0,
+    devices: [],
+    table: [],
+    moved: [],
+    version: 0,
+    nextPartPower: null,
+    removed: [],
+  }
 }
 
 /** Adds a device; answers its id. Throws when that device of that host is there already. */
 export function addDevice(b: Builder, device: Omit<Device, 'id'> & { id?: number }): number {
-  const same = b.devices.find(known => known && !b.removed.includes(known.id) && known.ip === device.ip && known.port === device.port && known.device === device.device)
+  const same = b.devices.find(
+    known =>
+      known &&
+      !b.removed.includes(known.id) &&
+      known.ip === device.ip &&
+      known.port === device.port &&
+      known.device === device.device,
+  )
   if (same) throw new Error(`device ${same.id} is already ${device.ip}:${device.port}/${device.device}`)
   if (!(device.weight >= 0)) throw new RangeError('a weight is not negative')
   const id = device.id ?? b.devices.length
@@ -102,7 +120,8 @@ export function plan(b: Builder): { root: Tier; tiers: Map<string, Tier> } {
       if (device.weight > 0) one.size += 1
     }
   }
-  if (root.size < Math.ceil(b.replicas)) throw new Error(`${b.replicas} replicas need as many devices with a weight; there are ${root.size}`)
+  if (root.size < Math.ceil(b.replicas))
+    throw new Error(`${b.replicas} replicas need as many devices with a weight; there are ${root.size}`)
   root.share = b.replicas
   divide(root, b.overload)
   return { root, tiers }
@@ -215,7 +234,9 @@ export function rebalance(b: Builder, options: { seed?: number; hour?: number } 
 }
 
 function resize(b: Builder, parts: number): void {
-  const lengths = Array.from({ length: Math.ceil(b.replicas) }, (_, i) => (i < Math.floor(b.replicas) ? parts : Math.round(parts * (b.replicas % 1))))
+  const lengths = Array.from({ length: Math.ceil(b.replicas) }, (_, i) =>
+    i < Math.floor(b.replicas) ? parts : Math.round(parts * (b.replicas % 1)),
+  )
   b.table = lengths.map((length, i) => {
     const row = new Uint32Array(length).fill(NONE)
     if (b.table[i]) row.set(b.table[i].subarray(0, length))
@@ -225,7 +246,12 @@ function resize(b: Builder, parts: number): void {
 }
 
 /** Replicas in a tier that already has its whole share of that partition. */
-function gatherCrowded(b: Builder, tiers: Map<string, Tier>, free: (part: number) => boolean, take: (part: number, replica: number) => void): void {
+function gatherCrowded(
+  b: Builder,
+  tiers: Map<string, Tier>,
+  free: (part: number) => boolean,
+  take: (part: number, replica: number) => void,
+): void {
   for (let part = 0; part < b.table[0].length; part++) {
     if (!free(part)) continue
     const counts = new Map<string, number>()
@@ -241,7 +267,13 @@ function gatherCrowded(b: Builder, tiers: Map<string, Tier>, free: (part: number
   }
 }
 
-function gatherHeavy(b: Builder, wanted: Map<number, number>, free: (part: number) => boolean, take: (part: number, replica: number) => void, dice: () => number): void {
+function gatherHeavy(
+  b: Builder,
+  wanted: Map<number, number>,
+  free: (part: number) => boolean,
+  take: (part: number, replica: number) => void,
+  dice: () => number,
+): void {
   const parts = b.table[0].length
   const start = Math.floor(dice() * parts)
   for (let i = 0; i < parts; i++) {
@@ -282,7 +314,9 @@ function assign(b: Builder, root: Tier, wanted: Map<number, number>, open: [numb
       return [rank < 2 && hunger.get(child)! <= 0 ? 1.5 : rank, -hunger.get(child)! / Math.max(child.share, 1e-9) - dice() * 1e-6]
     }
     const usable = tier.children.filter(child => child.size > (counts.get(child.key) ?? 0))
-    const [best] = usable.map(child => ({ child, score: score(child) })).sort((x, y) => x.score[0] - y.score[0] || x.score[1] - y.score[1])
+    const [best] = usable
+      .map(child => ({ child, score: score(child) }))
+      .sort((x, y) => x.score[0] - y.score[0] || x.score[1] - y.score[1])
     return [tier, ...pathTo(best.child, counts)]
   }
   for (const [part, replica] of open) {
@@ -319,7 +353,8 @@ export function dispersionOf(b: Builder): number {
   let crowded = 0
   for (let part = 0; part < b.table[0].length; part++) {
     const counts = new Map<string, number>()
-    for (const row of b.table) if (part < row.length) for (const key of keysOf(b.devices[row[part]]!)) counts.set(key, (counts.get(key) ?? 0) + 1)
+    for (const row of b.table)
+      if (part < row.length) for (const key of keysOf(b.devices[row[part]]!)) counts.set(key, (counts.get(key) ?? 0) + 1)
     let worst = 0
     for (const [key, count] of counts) worst = Math.max(worst, count - Math.ceil(tiers.get(key)!.share - 1e-9))
     crowded += worst
@@ -328,7 +363,13 @@ export function dispersionOf(b: Builder): number {
 }
 
 /** The ring to give out. */
-export const ringOf = (b: Builder): Ring => ({ partShift: 32 - b.power, devices: b.devices, table: b.table, version: b.version, nextPartPower: b.nextPartPower })
+export const ringOf = (b: Builder): Ring => ({
+  partShift: 32 - b.power,
+  devices: b.devices,
+  table: b.table,
+  version: b.version,
+  nextPartPower: b.nextPartPower,
+})
 
 /** A builder for a ring whose builder is lost. */
 export function builderOf(ring: Ring, minPartHours: number): Builder {
@@ -380,5 +421,11 @@ export function composite(rings: Ring[]): Ring {
     devices.push(...ring.devices.map(device => device && { ...device, id: device.id + offset }))
     table.push(...ring.table.map(row => row.map(id => id + offset)))
   }
-  return { partShift: first.partShift, devices, table, version: Math.max(...rings.map(ring => ring.version)), nextPartPower: null }
+  return {
+    partShift: first.partShift,
+    devices,
+    table,
+    version: Math.max(...rings.map(ring => ring.version)),
+    nextPartPower: null,
+  }
 }

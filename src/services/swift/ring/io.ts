@@ -93,7 +93,8 @@ function tables(rows: Buffer, parts: number, count: number, size: 2 | 4, big: bo
     const length = Math.min(parts, (rows.length - at) / size)
     const row = new Uint32Array(length)
     for (let i = 0; i < length; i++, at += size) {
-      const id = size === 2 ? (big ? rows.readUInt16BE(at) : rows.readUInt16LE(at)) : big ? rows.readUInt32BE(at) : rows.readUInt32LE(at)
+      const id =
+        size === 2 ? (big ? rows.readUInt16BE(at) : rows.readUInt16LE(at)) : big ? rows.readUInt32BE(at) : rows.readUInt32LE(at)
       row[i] = id
     }
     out.push(row)
@@ -111,10 +112,17 @@ function parseTwo(plain: Buffer): Ring {
     const entry = index[`swift/ring/${name}`]
     if (!entry) throw new Error(`the ring file has no section ${name}`)
     const whole = plain.subarray(entry[1], entry[3])
-    if (createHash(entry[4]).update(whole).digest('hex') !== entry[5]) throw new Error(`section ${name} of the ring file does not match its checksum`)
+    if (createHash(entry[4]).update(whole).digest('hex') !== entry[5])
+      throw new Error(`section ${name} of the ring file does not match its checksum`)
     return whole.subarray(8)
   }
-  const head = JSON.parse(section('metadata').toString()) as { part_shift: number; dev_id_bytes: 2 | 4; replica_count: number; version: number; next_part_power?: number }
+  const head = JSON.parse(section('metadata').toString()) as {
+    part_shift: number
+    dev_id_bytes: 2 | 4
+    replica_count: number
+    version: number
+    next_part_power?: number
+  }
   return {
     partShift: head.part_shift,
     devices: (JSON.parse(section('devices').toString()) as (WireDevice | null)[]).map(fromWire),
@@ -126,7 +134,9 @@ function parseTwo(plain: Buffer): Ring {
 
 const sortedJson = (value: unknown): string =>
   JSON.stringify(value, (_, v: unknown) =>
-    v && typeof v === 'object' && !Array.isArray(v) ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1))) : v,
+    v && typeof v === 'object' && !Array.isArray(v)
+      ? Object.fromEntries(Object.entries(v).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : v,
   ).replace(/[\u0080-\uffff]/g, c => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
 /** The modification time in the header: always the same, so that equal rings are equal files. */
@@ -239,7 +249,14 @@ function formatTwo(ring: Ring): Buffer {
     const blob = Buffer.concat([u64(data.length), data])
     const [packed, plain] = [file.packed, file.plain]
     file.write(blob)
-    index[`swift/ring/${name}`] = [packed, plain, file.packed, file.plain, 'sha256', createHash('sha256').update(blob).digest('hex')]
+    index[`swift/ring/${name}`] = [
+      packed,
+      plain,
+      file.packed,
+      file.plain,
+      'sha256',
+      createHash('sha256').update(blob).digest('hex'),
+    ]
   }
   section('metadata', Buffer.from(sortedJson(metadata)))
   section('devices', Buffer.from(sortedJson(ring.devices.map(toWire))))

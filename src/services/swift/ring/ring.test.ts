@@ -2,13 +2,24 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { gunzipSync, inflateRawSync } from 'node:zlib'
 import { deviceHere } from '../start.ts'
-import { addDevice, balanceOf, dispersionOf, increasePower, newBuilder, rebalance, removeDevice, ringOf, setWeight } from './builder.ts'
+import {
+  addDevice,
+  balanceOf,
+  dispersionOf,
+  increasePower,
+  newBuilder,
+  rebalance,
+  removeDevice,
+  ringOf,
+  setWeight,
+} from './builder.ts'
 import { formatRing, parseRing } from './io.ts'
 import { handoffs, primaries } from './ring.ts'
 
 const made = (n = 6, replicas = 3, power = 8) => {
   const b = newBuilder(power, replicas, 1)
-  for (let i = 0; i < n; i++) addDevice(b, { ...deviceHere(i, `d${i}`), id: undefined, zone: 1 + (i % 3), ip: `10.0.0.${i}`, weight: 100 * (1 + (i % 2)) })
+  for (let i = 0; i < n; i++)
+    addDevice(b, { ...deviceHere(i, `d${i}`), id: undefined, zone: 1 + (i % 3), ip: `10.0.0.${i}`, weight: 100 * (1 + (i % 2)) })
   rebalance(b, { hour: 1000 })
   return b
 }
@@ -37,7 +48,8 @@ test('a removed device loses all, a heavier one gains, and little moves', () => 
   const before = b.table.map(row => row.slice())
   setWeight(b, 1, 400)
   rebalance(b, { hour: 1010 })
-  for (let part = 0; part < 256; part++) assert.ok(b.table.filter((row, i) => row[part] !== before[i][part]).length <= 1, 'two replicas of a partition moved at once')
+  for (let part = 0; part < 256; part++)
+    assert.ok(b.table.filter((row, i) => row[part] !== before[i][part]).length <= 1, 'two replicas of a partition moved at once')
   setWeight(b, 1, 100)
   assert.equal(rebalance(b, { hour: 1010 }).moved < 256, true)
 })
@@ -76,6 +88,9 @@ test('the part power grows without moving anything', () => {
 
 test('fractional replicas', () => {
   const b = made(6, 2.5)
-  assert.deepEqual(b.table.map(row => row.length), [256, 256, 128])
+  assert.deepEqual(
+    b.table.map(row => row.length),
+    [256, 256, 128],
+  )
   assert.deepEqual(parseRing(formatRing(ringOf(b), 1)), ringOf(b))
 })
