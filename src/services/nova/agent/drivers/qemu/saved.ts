@@ -118,12 +118,15 @@ async function listenFor(live: Live, path: string): Promise<Server> {
 
 /** Takes one connection's bytes into a file, at most `most`, and syncs it. */
 async function receive(server: Server, path: string, most: number, signal: AbortSignal): Promise<void> {
+  // Listened for before anything is awaited: QEMU connects as soon as it is told.
+  const connected = new Promise<Socket>((resolve, reject) => {
+    server.once('connection', resolve)
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+  })
+  connected.catch(() => undefined)
   const file = await open(path, 'w', 0o600)
   try {
-    const socket = await new Promise<Socket>((resolve, reject) => {
-      server.once('connection', resolve)
-      signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-    })
+    const socket = await connected
     signal.addEventListener('abort', () => socket.destroy(), { once: true })
     let size = 0
     for await (const chunk of socket as AsyncIterable<Buffer>) {
