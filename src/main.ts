@@ -13,6 +13,7 @@ interface Command {
 const COMMANDS: Record<string, { about?: string; load: () => Promise<Command> }> = {
   up: { about: 'start a cloud on this machine', load: () => import('./cli/up.ts') },
   down: { about: 'stop it; guests and networks run on', load: () => import('./cli/down.ts') },
+  status: { about: 'what runs, what waits and why', load: () => import('./cli/status.ts') },
   doctor: { about: 'what this host can do, and what to install', load: () => import('./cli/doctor.ts') },
   image: { about: 'build the small guest image and say where it is', load: () => import('./cli/image.ts') },
   'controller-process': { load: () => import('./cli/controller-process.ts') },

@@ -5,6 +5,11 @@ import type { Owner } from './layout.ts'
 
 const NAME = 'nubo'
 
+/** The user, if there is one; undefined where this process is not root. */
+export function ownerLookUp(): Owner | undefined {
+  return process.getuid?.() === 0 ? lookUp() : undefined
+}
+
 function lookUp(): Owner | undefined {
   const line = readFileSync('/etc/passwd', 'utf8')
     .split('\n')
