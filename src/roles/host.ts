@@ -1,12 +1,20 @@
 /** Host agents: of this machine, or pretended ones inside a controller's process. */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { type Config, loadConfig } from '#kit/config.ts'
 import { type AgentLink, dial, memoryWay, unixWay } from '#kit/link/index.ts'
 import type { Log } from '#kit/log.ts'
+import type { MetadataSource, NetDriver } from '#services/neutron/agent/driver.ts'
+import { networkAgent } from '#services/neutron/agent/link.ts'
+import { physicalOf } from '#services/neutron/agent/linux/config.ts'
+import { linuxNet } from '#services/neutron/agent/linux/driver.ts'
+import { memoryNet } from '#services/neutron/agent/memory/driver.ts'
+import { neutronSettings } from '#services/neutron/settings.ts'
 import type { ComputeDriver } from '#services/nova/agent/driver.ts'
 import { memoryDriver, memoryWorld } from '#services/nova/agent/drivers/memory/index.ts'
 import { qemuDriver } from '#services/nova/agent/drivers/qemu/index.ts'
 import { linkImages, novaAgent } from '#services/nova/agent/link.ts'
+import { sections } from './controlled.ts'
 import type { Controller } from './controller.ts'
 
 export interface HostOptions {
@@ -16,6 +24,8 @@ export interface HostOptions {
   /** Folder of the agent's own files: guests, journal. */
   folder: string
   configFile: string
+  /** Answers what guests ask of 169.254.169.254. */
+  metadata?: MetadataSource
   log: Log
 }
 
@@ -28,20 +38,49 @@ export async function startHost(options: HostOptions): Promise<Closer> {
   const nova = join(folder, 'nova')
   mkdirSync(nova, { recursive: true, mode: 0o711 })
   const driver = qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log })
-  return started(link, [await compute(link, driver, log)])
+  const net = networkOf(loadConfig(options.configFile, sections()), log, options.metadata)
+  // Networks first: a guest's tap that appears is wired at once.
+  return started(link, [await network(link, net, log), await compute(link, driver, log)])
 }
 
 /** Starts pretended hosts, whose agents have memory in place of machines. */
 export async function startSimulatedHosts(controller: Controller, names: readonly string[], log: Log): Promise<Closer> {
+  const bridges = controller.env.config.of(neutronSettings).bridge_mappings.map(physicalOf)
   const closers = await Promise.all(
     names.map(async host => {
       const link = dial({ host, ways: [memoryWay(controller.hosts, host)], log })
       const driver = memoryDriver({ world: memoryWorld(), hostname: host })
-      return started(link, [await compute(link, driver, log)])
+      const physicalNetworks = Object.fromEntries(
+        bridges.map(([name, p]) => [name, p.kind === 'interface' ? p.interface : p.bridge]),
+      )
+      const net = memoryNet({ everyTap: true, overlayAddress: '192.0.2.1', physicalNetworks })
+      return started(link, [await network(link, net, log), await compute(link, driver, log)])
     }),
   )
   return async () => {
     await Promise.all(closers.map(close => close()))
+  }
+}
+
+/** The driver of this machine's networks, from its configuration. Its files live as long as the namespaces do: until the machine restarts. */
+export function networkOf(config: Config, log: Log, metadata?: MetadataSource): NetDriver {
+  const { bridge_mappings, local_ip, vxlan_port, dhcp_lease_duration } = config.of(neutronSettings)
+  return linuxNet({
+    stateDir: '/run/nubo/net',
+    overlayAddress: local_ip === '' ? null : local_ip,
+    vxlanPort: vxlan_port,
+    physicalNetworks: Object.fromEntries(bridge_mappings.map(physicalOf)),
+    leaseTime: dhcp_lease_duration,
+    metadata,
+    log,
+  })
+}
+
+async function network(link: AgentLink, driver: NetDriver, log: Log): Promise<Closer> {
+  const agent = await networkAgent({ link, driver, log })
+  return async () => {
+    await agent.close()
+    await driver.close()
   }
 }
 

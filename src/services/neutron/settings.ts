@@ -27,6 +27,18 @@ export const neutronSettings = settings(
       default: ['public'],
       description: 'Physical networks that flat and vlan networks may name.',
     }),
+    bridge_mappings: Array(String(), {
+      default: ['public:br-ex'],
+      description:
+        'What physical networks are on this host: NAME:BRIDGE (a bridge that Nubo makes, for which the host is the gateway), NAME:=BRIDGE (a bridge that exists) or NAME:@INTERFACE (a spare interface).',
+    }),
+    local_ip: String({ default: '', description: "Address of this host's end of tunnels; empty: no networks across hosts." }),
+    vxlan_port: Integer({ default: 4789, description: 'UDP port of tunnels.' }),
+    dhcp_lease_duration: Integer({
+      default: 86400,
+      minimum: 120,
+      description: 'Seconds for which DHCP servers lease addresses.',
+    }),
     vni: Range(1, 16777215, 'VNIs for vxlan, geneve and gre networks.'),
     vlan: Range(1, 4094, 'VLAN tags.'),
     global_physnet_mtu: Integer({

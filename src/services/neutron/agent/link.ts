@@ -3,7 +3,7 @@
 // It asks when a controller connects, when poked, and on a slow, jittered timer. Only the timer's pass (and the first of a process) looks at
 // everything on the host; the others spare what was right and has not changed. Pokes that come while a pass runs are one next pass.
 // Beside that, a guest's tap that appears is wired at once, from the state that was applied last, and reported alone: a boot waits for it.
-import { reason } from '#kit/fault.ts'
+import { Fault, reason } from '#kit/fault.ts'
 import { type AgentLink, hear, type LinkLog, serve } from '#kit/link/index.ts'
 import { netDesired, netHello, netInventory, netPoke, netReport } from '../verbs.ts'
 import type { NetReport } from './desired.ts'
@@ -76,6 +76,10 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
     } catch (error) {
       if (signal.aborted) return true
       thorough ||= whole
+      if (isRefused(error)) {
+        log.debug({}, 'neutron: this controller has no networking')
+        return true
+      }
       log.warn({ error: reason(error) }, 'neutron: the pass failed')
       if (link.isConnected()) await say(unable(reason(error)))
       return false
@@ -138,7 +142,8 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
     try {
       await link.ask(netHello, await driver.probe(), { signal })
     } catch (error) {
-      if (!signal.aborted) log.warn({ error: reason(error) }, 'neutron: the controller did not hear what this host can do')
+      if (!signal.aborted && !isRefused(error))
+        log.warn({ error: reason(error) }, 'neutron: the controller did not hear what this host can do')
     }
     await sync()
   })
@@ -156,3 +161,6 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
     },
   }
 }
+
+/** The controller does not serve the verb at all: nothing to try again soon. */
+const isRefused = (error: unknown): boolean => error instanceof Fault && error.details.code === 'link.refused'
