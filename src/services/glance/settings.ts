@@ -1,6 +1,10 @@
 import { settings } from '#kit/config.ts'
 import { Array, Boolean, Integer, Object, Optional, String } from '#kit/http/schema.ts'
 
+const Strings = (defaults: string[], description: string) => Array(String(), { default: defaults, description })
+const Ports = (defaults: number[], description: string) =>
+  Array(Integer({ minimum: 1, maximum: 65_535 }), { default: defaults, description })
+
 const Store = Object({
   id: String({ pattern: '^[A-Za-z0-9_-]{1,64}$', description: 'Its name on the wire.' }),
   path: String({ description: 'Folder of its files, below the data folder unless absolute.' }),
@@ -27,6 +31,18 @@ export const glanceSettings = settings(
     }),
     limit_param_default: Integer({ default: 25, minimum: 1, description: 'Images in one answer of a list that names no limit.' }),
     api_limit_max: Integer({ default: 1000, minimum: 1, description: 'Most images in one answer of a list.' }),
+    enabled_import_methods: Strings(
+      ['glance-direct', 'web-download', 'copy-image', 'glance-download'],
+      'Ways of importing data that users may choose.',
+    ),
+    import_filtering_opts: Object({
+      allowed_schemes: Strings(['http', 'https'], 'Schemes of URLs that may be fetched; none: all but the disallowed.'),
+      disallowed_schemes: Strings([], 'Schemes of URLs that may not be fetched.'),
+      allowed_hosts: Strings([], 'Hosts that may be fetched from; none: all but the disallowed.'),
+      disallowed_hosts: Strings(['169.254.169.254'], 'Hosts that may not be fetched from.'),
+      allowed_ports: Ports([80, 443], 'Ports that may be fetched from; none: all but the disallowed.'),
+      disallowed_ports: Ports([], 'Ports that may not be fetched from.'),
+    }),
     show_multiple_locations: Boolean({ default: true, description: 'Whether images show and take their locations.' }),
   }),
   'The image service. Names are those of glance-api.conf.',

@@ -4,19 +4,19 @@ import * as S from '#kit/http/schema.ts'
 import { glanceSettings } from '../settings.ts'
 import { storesOf } from '../stores.ts'
 import type { Visibility } from '../tables.ts'
-import { GIVEN, READ_ONLY, RESERVED } from './fields.ts'
+import { FREE, GIVEN, KNOWN, READ_ONLY, RESERVED } from './fields.ts'
+import { imageShown } from './show.ts'
 import { imageRegister } from './store.ts'
-import { type Image, imageView } from './view.ts'
+import type { Image } from './view.ts'
 
-const optional = Object.fromEntries(Object.entries(GIVEN).map(([name, schema]) => [name, S.Optional(schema)])) as unknown as {
+const optional = Object.fromEntries(
+  Object.entries({ ...GIVEN, ...KNOWN }).map(([name, schema]) => [name, S.Optional(schema)]),
+) as unknown as {
   [K in keyof typeof GIVEN]: S.TSchema
 }
 
 /** Free properties are text. */
-const Body = S.Object(
-  { id: S.Optional(S.Uuid()), ...optional },
-  { additionalProperties: S.Nullable(S.String({ maxLength: 65_535 })) },
-)
+const Body = S.Object({ id: S.Optional(S.Uuid()), ...optional }, { additionalProperties: FREE })
 
 /** The properties among what was given, checked. Throws forbidden for names that are ours. */
 export function propertiesOf(given: Record<string, unknown>): Record<string, string> {
@@ -56,10 +56,10 @@ export const imageCreate = route({
     refuseTooMany('tags', tags.length, limits.image_tag_quota)
     const image = await env.db.tx(tx => imageRegister(tx, { ...(body as Partial<Image>), owner, visibility, properties, tags }))
     reply.headers.Location = self(`/images/${image.id}`)
-    reply.headers['OpenStack-image-import-methods'] = 'glance-direct,web-download'
+    reply.headers['OpenStack-image-import-methods'] = limits.enabled_import_methods.join(',')
     reply.headers['OpenStack-image-store-ids'] = storesOf(env)
       .map(s => s.id)
       .join(',')
-    return imageView(image)
+    return imageShown({ ctx, env }, image)
   },
 })

@@ -36,6 +36,35 @@ export const GIVEN = {
 }
 export type GivenName = keyof typeof GIVEN
 
+/** Any other property. */
+export const FREE = S.String({ maxLength: 65_535 })
+
+export const UUID_PATTERN = '^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$'
+
+/** Free properties of which more is known. Null means that the image has it not. */
+export const KNOWN = {
+  kernel_id: S.Nullable(S.String({ pattern: UUID_PATTERN })),
+  ramdisk_id: S.Nullable(S.String({ pattern: UUID_PATTERN })),
+}
+
+const Location = S.Object({
+  url: S.String({ maxLength: 255 }),
+  metadata: S.Record(S.String(), S.Unknown()),
+  validation_data: S.Optional(
+    S.Object(
+      {
+        checksum: S.Optional(S.String({ minLength: 32, maxLength: 32 })),
+        os_hash_algo: S.String({ maxLength: 64 }),
+        os_hash_value: S.String({ maxLength: 128 }),
+      },
+      { additionalProperties: false },
+    ),
+  ),
+})
+
+/** Every name with a shape of its own. */
+export const FIELDS: Record<string, S.TSchema> = { ...GIVEN, ...KNOWN, locations: S.Array(Location) }
+
 /** Fields that only we set. */
 export const READ_ONLY = new Set([
   'id',
@@ -52,11 +81,9 @@ export const READ_ONLY = new Set([
   'schema',
   'direct_url',
   'stores',
-  'locations',
+  'location',
   'deleted',
   'deleted_at',
-  'is_public',
-  'member',
 ])
 
 /** Properties of this kind are the service's own. */

@@ -5,7 +5,8 @@ import { route } from '#kit/http/route.ts'
 import { toBoolean } from '#kit/http/schema.ts'
 import { glanceSettings } from '../settings.ts'
 import { SORT_KEYS, VISIBILITIES } from './fields.ts'
-import { type Image, imageView } from './view.ts'
+import { imageShown } from './show.ts'
+import type { Image } from './view.ts'
 
 /** What a list shows: own and public images, those shared and accepted; community ones only when asked for. */
 function listed(ctx: Context, search: URLSearchParams): RawBuilder<boolean> {
@@ -166,7 +167,7 @@ export const imageList = route({
     const first = `/v2/images${rest.size > 0 ? `?${rest}` : ''}`
     if (more) rest.set('marker', shown.at(-1)!.id)
     return {
-      images: shown.map(imageView),
+      images: shown.map(image => imageShown({ ctx, env }, image)),
       first,
       ...(more && { next: `/v2/images?${rest}` }),
       schema: '/v2/schemas/images',

@@ -1,18 +1,18 @@
 import { emit } from '#kit/events.ts'
-import { conflict, forbidden } from '#kit/fault.ts'
+import { forbidden, notFound } from '#kit/fault.ts'
 import { route } from '#kit/http/route.ts'
 import { imageDeleted } from '../events.ts'
 import { fileRemove } from '../files/index.ts'
 import { stagingFolder, storesOf } from '../stores.ts'
+import { imageShown } from './show.ts'
 import { imageFetch, imageUpdate } from './store.ts'
-import { imageView } from './view.ts'
 
 export const imageShow = route({
   method: 'GET',
   path: '/images/:id',
   policy: 'get_image',
   target: ({ db, ctx, params }) => imageFetch(db, ctx, params.id!),
-  handle: ({ target }) => imageView(target),
+  handle: ({ ctx, env, target }) => imageShown({ ctx, env }, target),
 })
 
 export const imageDelete = route({
@@ -81,7 +81,7 @@ export const imageTags = [
     async handle({ ctx, env, params }) {
       await env.db.tx(async tx => {
         const { id, tags } = await imageFetch(tx, ctx, params.id!, { lock: true })
-        if (!tags.includes(params.tag!)) throw conflict(`The image has no tag '${params.tag}'.`, { status: 404 })
+        if (!tags.includes(params.tag!)) throw notFound(`The image has no tag '${params.tag}'.`)
         await imageUpdate(tx, id, { tags: tags.filter(tag => tag !== params.tag) })
       })
     },
