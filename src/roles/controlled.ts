@@ -8,6 +8,7 @@ import { dirname } from 'node:path'
 import { type Config, loadConfig, type Settings } from '#kit/config.ts'
 import { type Log, openLog } from '#kit/log.ts'
 import { authenticate, bootstrap, bootstrapPrepare, bootstrapped } from '#services/keystone/index.ts'
+import { neutronSettings } from '#services/neutron/settings.ts'
 import { type Controller, startController } from './controller.ts'
 import { CATALOG, SERVICES } from './services.ts'
 
@@ -30,8 +31,8 @@ export interface ControlledOptions {
   logLevel?: string
 }
 
-/** All settings of the program. */
-export const sections = (): Settings[] => SERVICES.flatMap(s => s.settings ?? [])
+/** All settings of the program. Networking's are read by host agents too, so they are there whatever is mounted. */
+export const sections = (): Settings[] => [...new Set([...SERVICES.flatMap(s => s.settings ?? []), neutronSettings])]
 
 /** The configuration of a controller: the operators' file, with the controller's own folder as its data folder. */
 export function controllerConfig(options: Pick<ControlledOptions, 'configFile' | 'folder'>): Config {
