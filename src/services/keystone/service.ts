@@ -10,6 +10,7 @@ import { domainConfigRoutes } from './domain_config/domain_config.ts'
 import { domainRoutes } from './domains/domains.ts'
 import { endpointFilterRoutes } from './endpoint_filter/endpoint_filter.ts'
 import { endpointRoutes } from './endpoints/endpoints.ts'
+import { federatedAuthRoutes } from './federation/auth.routes.ts'
 import { federationRoutes } from './federation/providers.ts'
 import { groupRoutes } from './groups/groups.ts'
 import { healthRoute } from './health.route.ts'
@@ -53,6 +54,7 @@ const routes: Route[] = [
   ...regionRoutes,
   ...serviceRoutes,
   ...endpointRoutes,
+  ...federatedAuthRoutes,
   ...legacyRoutes,
   ...signedRoutes,
   oauth2Route,

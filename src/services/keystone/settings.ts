@@ -49,7 +49,18 @@ export const keystoneSettings = settings(
     }),
     auth: Object({
       methods: Array(String(), {
-        default: ['external', 'password', 'token', 'oauth1', 'mapped', 'application_credential', 'totp', 'oauth2_credential'],
+        default: [
+          'external',
+          'password',
+          'token',
+          'oauth1',
+          'mapped',
+          'application_credential',
+          'totp',
+          'oauth2_credential',
+          'openid',
+          'saml2',
+        ],
         description: 'Methods on offer. Their order is part of the token format: equal on all servers that share keys.',
       }),
     }),
@@ -174,6 +185,17 @@ export const keystoneSettings = settings(
         default: '1.0',
         description: 'Schema of mappings that name none.',
       }),
+      openid: Array(
+        Object({
+          identity_provider: String({ description: 'Identity provider, as its resource is called.' }),
+          issuer: String({ pattern: '^https?://', description: 'Issuer URL.' }),
+          client_id: String({ description: 'Our id there.' }),
+          client_secret: Optional(String({ description: 'Our secret there.' })),
+          audience: Optional(String({ description: 'Audience that access tokens must have. By default our id.' })),
+          scope: String({ default: 'openid email profile', description: 'Scopes asked for when a browser logs in.' }),
+        }),
+        { default: [], description: 'OpenID Connect providers whose tokens are taken.' },
+      ),
     }),
     oauth1: Object({
       request_token_duration: Integer({ default: 28800, minimum: 0, description: 'Seconds; 0 for ever.' }),

@@ -66,6 +66,10 @@ const METHODS: Record<string, Method> = {
     return { userId: await passwordLogin(env, user, user.password) }
   },
   token: tokenMethod,
+  // A federated token can be scoped under these names too.
+  mapped: tokenMethod,
+  openid: tokenMethod,
+  saml2: tokenMethod,
   application_credential: appCredMethod,
   async oauth1(_env, _data, _request, call) {
     if (!call) throw denied()
