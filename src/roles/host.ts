@@ -14,6 +14,7 @@ import type { ComputeDriver } from '#services/nova/agent/driver.ts'
 import { memoryDriver, memoryWorld } from '#services/nova/agent/drivers/memory/index.ts'
 import { qemuDriver } from '#services/nova/agent/drivers/qemu/index.ts'
 import { linkImages, novaAgent } from '#services/nova/agent/link.ts'
+import { guestMetadata } from '#services/nova/agent/metadata.ts'
 import { sections } from './controlled.ts'
 import type { Controller } from './controller.ts'
 
@@ -24,8 +25,6 @@ export interface HostOptions {
   /** Folder of the agent's own files: guests, journal. */
   folder: string
   configFile: string
-  /** Answers what guests ask of 169.254.169.254. */
-  metadata?: MetadataSource
   log: Log
 }
 
@@ -38,7 +37,7 @@ export async function startHost(options: HostOptions): Promise<Closer> {
   const nova = join(folder, 'nova')
   mkdirSync(nova, { recursive: true, mode: 0o711 })
   const driver = qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log })
-  const net = networkOf(loadConfig(options.configFile, sections()), log, options.metadata)
+  const net = networkOf(loadConfig(options.configFile, sections()), log, guestMetadata(link))
   // Networks first: a guest's tap that appears is wired at once.
   return started(link, [await network(link, net, log), await compute(link, driver, log)])
 }

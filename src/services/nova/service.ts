@@ -9,6 +9,7 @@ import { flavorRoutes } from './flavors/routes.ts'
 import { flavorSpecRoutes } from './flavors/specs.routes.ts'
 import { hostVerbs } from './hosts/verbs.ts'
 import { keypairRoutes } from './keypairs/routes.ts'
+import { metadataServed } from './metadata/serve.ts'
 import { migrations } from './migrations/index.ts'
 import { policies } from './policy.ts'
 import { createServer } from './servers/create.saga.ts'
@@ -58,5 +59,5 @@ export const nova: Service = {
   migrations,
   settings: novaSettings,
   sagas: [createServer, deleteServer] as unknown as Saga<never>[],
-  hostVerbs,
+  hostVerbs: [...hostVerbs, metadataServed],
 }

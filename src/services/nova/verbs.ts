@@ -102,3 +102,12 @@ export const report = verb<Report, Record<string, never>>('nova.report', { deadl
 
 /** The bytes of an image: the answer's stream. The controller checks that a guest of the asking host uses it. */
 export const imageOpen = verb<{ imageId: string }, { size: number | null }>('nova.image-open', { deadline: 3600 })
+
+/** What the metadata service says of a server on the asking host. `files`: the OpenStack tree, path → base64. `ec2`: nested names with text leaves. */
+export interface ServerMetadata {
+  files: Record<string, string>
+  ec2: Record<string, unknown>
+  /** Base64; null: none. */
+  userData: string | null
+}
+export const serverMetadata = verb<Id, ServerMetadata>('nova.server-metadata', { deadline: 10, idempotent: true })
