@@ -59,7 +59,10 @@ export function machineDisks(spec: GuestSpec, made: Made): MachineDisk[] {
     if (!found) throw new Error(`disk ${name} of guest ${spec.id} was not made`)
     return found
   }
-  const own = spec.disks.map(disk => machineDisk(disk, source(disk.name)))
+  // QEMU's own loader of a directly booted kernel is the first boot device, and takes index 0.
+  const unbooted = ({ bootIndex: _, ...disk }: MachineDisk): MachineDisk => disk
+  const boot = made.kernel ? unbooted : (disk: MachineDisk) => disk
+  const own = spec.disks.map(disk => boot(machineDisk(disk, source(disk.name))))
   const drive = (spec.rescue ? spec.rescue.configDrive : undefined) ?? spec.configDrive
   const config: MachineDisk[] =
     made.configDrive && drive
@@ -76,15 +79,15 @@ export function machineDisks(spec: GuestSpec, made: Made): MachineDisk[] {
       : []
   if (!spec.rescue || !made.rescue) return [...own, ...config]
   const { bus, device, stable } = spec.rescue
-  const rescue: MachineDisk = {
+  const rescue: MachineDisk = boot({
     name: RESCUE_DISK,
     source: made.rescue,
     bus,
     cdrom: device === 'cdrom',
     readOnly: device === 'cdrom',
     bootIndex: 0,
-  }
-  const others = own.map(({ bootIndex: _, ...disk }) => disk)
+  })
+  const others = own.map(unbooted)
   // Unstable rescue shows the rescue disk and the guest's root, as libvirt's driver of OpenStack does.
   return stable ? [...others, ...config, rescue] : [rescue, ...others.slice(0, 1), ...config]
 }

@@ -7,7 +7,7 @@ import { groupEnsure, groupOomKills, groupPids, groupRemove } from '#host/cgroup
 import { argv, rootPorts } from '#host/qemu/argv.ts'
 import { pickFirmware, withPackage } from '#host/qemu/probe.ts'
 import { lastWords, launch, lockHeld, pidAlive, pidGone, pidRead, pidsOfUser, signalPid } from '#host/qemu/process.ts'
-import { type Qmp, qmpConnect } from '#host/qemu/qmp.ts'
+import { type Qmp, QmpClosed, qmpConnect } from '#host/qemu/qmp.ts'
 import { tapEnsure, tapList, tapRemove } from '#host/qemu/tap.ts'
 import { Fault, internal, reason, unavailable } from '#kit/fault.ts'
 import type { ImageRef } from '../../../spec.ts'
@@ -84,6 +84,7 @@ async function plugTaps(host: Host, live: Live): Promise<void> {
  */
 export async function launchGuest(host: Host, live: Live, signal: AbortSignal, incoming: boolean): Promise<Qmp> {
   const paths = host.store.paths(live.id)
+  let exited: Promise<void> | undefined
   try {
     const [made] = await Promise.all([makeFiles(host, live, signal), withPackage(plugTaps(host, live))])
     signal.throwIfAborted()
@@ -106,7 +107,7 @@ export async function launchGuest(host: Host, live: Live, signal: AbortSignal, i
     const files = { cwd: paths.folder, lock: paths.lock, pidFile: paths.pid, log: paths.log }
     const process = await launch({ argv: argv(machine), uid, groups: host.groups, enter, netns: host.netns, ...files })
     const gone = new AbortController()
-    void process.exited.then(exit => {
+    exited = process.exited.then(exit => {
       live.exit = exit
       gone.abort()
     })
@@ -114,6 +115,9 @@ export async function launchGuest(host: Host, live: Live, signal: AbortSignal, i
     live.pid = await pidRead(paths.pid)
     return qmp
   } catch (error) {
+    // A QEMU that dies at once closes its socket a moment before its end is known, and that end says why.
+    if (error instanceof QmpClosed && !signal.aborted)
+      await Promise.race([exited, new Promise(resolve => setTimeout(resolve, 1000))])
     const ended = live.exit && (await readFile(paths.log, 'utf8').catch(() => ''))
     await endProcess(host, live)
     if (signal.aborted) throw signal.reason
