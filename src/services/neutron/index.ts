@@ -2,5 +2,6 @@
 export type { FixedIp, WantedIp } from './ports/allocate.ts'
 export type { PortGiven, PortMade } from './ports/store.ts'
 export * from './servers.ts'
+export { neutron } from './service.ts'
 export { neutronSettings } from './settings.ts'
 export * from './verbs.ts'
