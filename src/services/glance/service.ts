@@ -4,10 +4,15 @@ import { imageDownload, imageUpload } from './images/data.routes.ts'
 import { imageList } from './images/list.route.ts'
 import { imagePatch } from './images/patch.route.ts'
 import { imageDelete, imageShow, imageTags, imageTurns } from './images/show.route.ts'
+import { imageImportRoute, imageStage } from './import/import.routes.ts'
+import { imageImport } from './import/import.saga.ts'
+import { taskRoutes } from './import/tasks.routes.ts'
 import { infoRoutes } from './info/routes.ts'
 import { memberRoutes } from './members/members.routes.ts'
 import { base } from './migrations/0001_base.ts'
+import { imports } from './migrations/0002_imports.ts'
 import { policies } from './policy.ts'
+import { usageRoute } from './quotas.ts'
 import { schemaRoutes } from './schemas/routes.ts'
 import { glanceSettings } from './settings.ts'
 import { sweep } from './tasks/sweep.ts'
@@ -24,8 +29,9 @@ export const glance: Service = {
   wire,
   settings: glanceSettings,
   policies,
-  migrations: [base],
+  migrations: [base, imports],
   tasks: [sweep],
+  sagas: [imageImport],
   routes: [
     ...versionRoutes,
     imageCreate,
@@ -40,5 +46,9 @@ export const glance: Service = {
     ...memberRoutes,
     ...schemaRoutes,
     ...infoRoutes,
+    usageRoute,
+    imageStage,
+    imageImportRoute,
+    ...taskRoutes,
   ],
 }

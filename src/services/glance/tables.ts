@@ -45,6 +45,8 @@ export interface ImagesTable {
   /** Name of the staged file, that an import will take. */
   stage: string | null
   stage_size: number | null
+  /** The import that runs or ran last. */
+  import: ImportState | null
   /** Why an upload or import failed. */
   message: string | null
   created_at: Generated<Date>
@@ -59,9 +61,37 @@ export interface MembersTable {
   updated_at: Generated<Date>
 }
 
+/** An import as the image shows it, in properties of the service's own. */
+export interface ImportState {
+  task: string
+  /** Stores that are still to get the data. */
+  to: string[]
+  /** Stores that could not. */
+  failed: string[]
+  running: boolean
+}
+
+export interface TasksTable {
+  id: string
+  type: 'import' | 'api_image_import' | 'location_import'
+  status: 'pending' | 'processing' | 'success' | 'failure'
+  owner: string | null
+  input: Record<string, unknown>
+  result: Record<string, unknown> | null
+  message: Generated<string>
+  image_id: string | null
+  user_id: string | null
+  request_id: string | null
+  /** Set when it ends: it is removed then. */
+  expires_at: Date | null
+  created_at: Generated<Date>
+  updated_at: Generated<Date>
+}
+
 declare module '#kit/db/index.ts' {
   interface Tables {
     'glance.images': ImagesTable
     'glance.members': MembersTable
+    'glance.tasks': TasksTable
   }
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { parseConfig } from '#kit/config.ts'
 import { ADMIN, type Answer, type CallOptions, type TestCloud, testCloud } from '#kit/http/test.ts'
+import { keystone } from '#services/keystone/index.ts'
 import { glance } from './service.ts'
 import { glanceSettings } from './settings.ts'
 
@@ -20,8 +21,8 @@ export interface ImageCloud extends TestCloud {
 export async function imageCloud(t: TestContext, yaml = ''): Promise<ImageCloud> {
   const folder = mkdtempSync(join(tmpdir(), 'nubo-glance-'))
   const section = yaml === '' ? '' : `glance:\n${yaml.replace(/^/gm, '  ')}\n`
-  const config = parseConfig(`nubo: { data: ${folder} }\n${section}`, 'test', [glanceSettings])
-  const cloud = await testCloud(t, [glance], { config })
+  const config = parseConfig(`nubo: { data: ${folder} }\n${section}`, 'test', [keystone.settings!, glanceSettings])
+  const cloud = await testCloud(t, [keystone, glance], { config })
   t.after(() => rmSync(folder, { recursive: true, force: true }))
   return {
     ...cloud,

@@ -19,6 +19,13 @@ export interface Stored {
   sha512: string
 }
 
+export interface StoreOptions {
+  /**
+   * Told of a folder that cannot be written, whose file is dropped while the others go on. Without it, and when no folder is left, storing fails.
+   */
+  onFolderLost?: (folder: string, error: unknown) => void
+}
+
 /**
  * Stores a stream under a name in each of the folders. `look` sees each chunk before it is written, and may throw to end it; nothing is left then.
  * Throws `unavailable`, with the system's words, when a disk is full or cannot be written.
@@ -28,10 +35,24 @@ export async function filesStore(
   name: string,
   source: AsyncIterable<Buffer>,
   look: (chunk: Buffer) => void,
+  { onFolderLost }: StoreOptions = {},
 ): Promise<Stored> {
-  const files: Part[] = []
+  const files = new Map<string, Part>()
+  const each = async (fn: (file: Part, folder: string) => Promise<void>): Promise<void> => {
+    for (const [folder, file] of [...files]) {
+      try {
+        await fn(file, folder)
+      } catch (error) {
+        if (!onFolderLost || files.size === 1) throw error
+        files.delete(folder)
+        await file.drop()
+        onFolderLost(folder, diskFault(error))
+      }
+    }
+  }
   try {
-    for (const folder of folders) files.push(await partOpen(folder, name))
+    for (const folder of folders) files.set(folder, partNew(folder, name))
+    await each(file => file.open())
     const [md5, sha512] = [createHash('md5'), createHash('sha512')]
     let size = 0
     for await (const chunk of source) {
@@ -39,18 +60,19 @@ export async function filesStore(
       size += chunk.length
       md5.update(chunk)
       sha512.update(chunk)
-      for (const file of files) await file.add(chunk)
+      await each(file => file.add(chunk))
     }
-    for (const file of files) await file.finish()
+    await each(file => file.finish())
     return { size, md5: md5.digest('hex'), sha512: sha512.digest('hex') }
   } catch (error) {
-    for (const file of files) await file.drop()
+    for (const file of files.values()) await file.drop()
     throw diskFault(error)
   }
 }
 
 /** A file being written: one write is under way while the next bytes are gathered. */
 interface Part {
+  open(): Promise<void>
   add(chunk: Buffer): Promise<void>
   /** Everything is on the disk under the final name. */
   finish(): Promise<void>
@@ -58,10 +80,9 @@ interface Part {
   drop(): Promise<void>
 }
 
-async function partOpen(folder: string, name: string): Promise<Part> {
-  await fs.mkdir(folder, { recursive: true, mode: 0o700 })
+function partNew(folder: string, name: string): Part {
   const path = join(folder, name)
-  const handle = await fs.open(path + TEMPORARY, 'wx', 0o600)
+  let handle: fs.FileHandle | undefined
   let pending: Buffer[] = []
   let waiting = 0
   let writing: Promise<void> = Promise.resolve()
@@ -70,10 +91,14 @@ async function partOpen(folder: string, name: string): Promise<Part> {
     pending = []
     waiting = 0
     await writing
-    writing = writeAll(handle, parts)
+    writing = writeAll(handle!, parts)
     writing.catch(() => {}) // awaited at the next flush
   }
   return {
+    async open() {
+      await fs.mkdir(folder, { recursive: true, mode: 0o700 })
+      handle = await fs.open(path + TEMPORARY, 'wx', 0o600)
+    },
     async add(chunk) {
       pending.push(chunk)
       waiting += chunk.length
@@ -82,14 +107,14 @@ async function partOpen(folder: string, name: string): Promise<Part> {
     async finish() {
       if (pending.length > 0) await flush()
       await writing
-      await handle.datasync()
-      await handle.close()
+      await handle!.datasync()
+      await handle!.close()
       await fs.rename(path + TEMPORARY, path)
       await syncFolder(folder)
     },
     async drop() {
       await writing.catch(() => {}) // its failure is the one that is being handled
-      await handle.close()
+      await handle?.close()
       await fs.rm(path + TEMPORARY, { force: true })
       await fs.rm(path, { force: true })
     },

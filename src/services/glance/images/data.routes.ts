@@ -5,6 +5,7 @@ import { badRequest, conflict, Fault, forbidden, gone, rangeNotSatisfiable, unsu
 import { bytes, type Call, route } from '#kit/http/route.ts'
 import type { Env } from '#kit/service.ts'
 import { fileRemove } from '../files/index.ts'
+import { quotaEnforce } from '../quotas.ts'
 import { locationsOpen, type Range, type Store, storeNamed } from '../stores.ts'
 import type { Location } from '../tables.ts'
 import { leaseEnd, type Received, receive } from './receive.ts'
@@ -71,7 +72,7 @@ export async function imageFill(
   if (image.status !== 'queued') throw conflict(`Image status transition from ${image.status} to saving is not allowed`)
   refuseFormless(image)
   const file = randomUUID()
-  await uploadBegin(env, image.id, file, 'queued', 'saving')
+  await uploadBegin(env, image, file, 'saving')
   try {
     const received = await receive(env, image, source, { folders: [store.folder], file, announced, inspect: true })
     const row = await env.db.tx(tx =>
@@ -91,16 +92,25 @@ export async function imageFill(
   }
 }
 
-/** Takes the image for an upload. Throws conflict when another has it, or it has data. */
-export async function uploadBegin(env: Env, id: string, file: string, from: Image['status'], to: Image['status']): Promise<void> {
-  const row = await env.db.read
-    .updateTable('glance.images')
-    .set({ status: to, upload: file, upload_until: leaseEnd() })
-    .where('id', '=', id)
-    .where('status', '=', from)
-    .returning('id')
-    .executeTakeFirst()
-  if (!row) throw conflict('The image has been given data by another upload.')
+/** Takes the image for an upload. Throws conflict when another has it or it has data, overQuota when the project has no room. */
+export async function uploadBegin(
+  env: Env,
+  image: Pick<Image, 'id' | 'owner'>,
+  file: string,
+  to: 'saving' | 'uploading',
+): Promise<void> {
+  const size = to === 'saving' ? 'image_size_total' : 'image_stage_total'
+  await env.db.tx(async tx => {
+    await quotaEnforce(tx, image.owner, { [size]: 0, image_count_uploading: 1 })
+    const row = await tx
+      .updateTable('glance.images')
+      .set({ status: to, upload: file, upload_until: leaseEnd() })
+      .where('id', '=', image.id)
+      .where('status', '=', 'queued')
+      .returning('id')
+      .executeTakeFirst()
+    if (!row) throw conflict('The image has been given data by another upload.')
+  })
 }
 
 /** Sets the image back to what it was before the upload, with the reason. */

@@ -29,14 +29,13 @@ export interface ReceiveOptions {
   announced?: number
   /** Whether the content must be what the image says: staged bytes are looked at when they are imported. */
   inspect: boolean
-  /** Bytes that the project may still store. */
-  room?: number
-  /** Told of the bytes so far, at most once a second. */
-  progress?: (bytes: number) => void
+  /** See `filesStore`. */
+  onFolderLost?: (folder: string, error: unknown) => void
+  signal?: AbortSignal
 }
 
 /**
- * Writes the bytes to a file in each folder. Nothing is left when it fails. Throws tooLarge beyond the cap or the room, unsupportedMedia for content
+ * Writes the bytes to a file in each folder. Nothing is left when it fails. Throws tooLarge beyond the cap, unsupportedMedia for content
  * that is dangerous or not what the image says, badRequest when the sender breaks off, gone when the image is deleted meanwhile.
  */
 export async function receive(
@@ -46,25 +45,21 @@ export async function receive(
   options: ReceiveOptions,
 ): Promise<Received> {
   const { image_size_cap: cap } = env.config.of(glanceSettings)
-  const most = Math.min(cap, options.room ?? cap)
-  if (options.announced !== undefined) refuseLarge(options.announced, most, cap)
+  if (options.announced !== undefined) refuseLarge(options.announced, cap)
   const look = inspection()
   const lease = leaseHold(env, image.id, options.file)
   let size = 0
-  let told = 0
   try {
-    const stored = await filesStore(options.folders, options.file, source, chunk => {
+    const pass = (chunk: Buffer): void => {
       if (lease.lost) throw lease.lost
+      options.signal?.throwIfAborted()
       size += chunk.length
-      refuseLarge(size, most, cap)
+      refuseLarge(size, cap)
       const before = look.decided
       look.add(chunk)
       if (options.inspect && !before && look.decided) refuse(image, look.finish())
-      if (options.progress && Date.now() - told > 1000) {
-        told = Date.now()
-        options.progress(size)
-      }
-    })
+    }
+    const stored = await filesStore(options.folders, options.file, source, pass, { onFolderLost: options.onFolderLost })
     if (options.announced !== undefined && stored.size !== options.announced) {
       throw badRequest(`The data broke off after ${stored.size} of ${options.announced} bytes.`)
     }
@@ -81,9 +76,8 @@ export async function receive(
   }
 }
 
-function refuseLarge(size: number, most: number, cap: number): void {
-  if (size <= most) return
-  throw tooLarge(most === cap ? `Images have at most ${cap} bytes.` : `The quota of the project leaves room for ${most} bytes.`)
+function refuseLarge(size: number, cap: number): void {
+  if (size > cap) throw tooLarge(`Images have at most ${cap} bytes.`)
 }
 
 /** Throws unsupportedMedia, which says why, for content that the image must not have. */

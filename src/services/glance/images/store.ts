@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import type { Context } from '#kit/context.ts'
 import { attempt, isDuplicate, json, type Query, type RawBuilder, sql, type Tx } from '#kit/db/index.ts'
 import { conflict, notFound } from '#kit/fault.ts'
+import { quotaEnforce } from '../quotas.ts'
 import type { Image } from './view.ts'
 
 export const noImage = (id: string): Error => notFound(`No image found with ID ${id}`)
@@ -38,6 +39,7 @@ const target = (image: Image, ctx: Context) => ({
 /** Registers an image that waits for its bytes. Throws conflict when the id is taken. */
 export async function imageRegister(tx: Tx, given: Partial<Image>): Promise<Image> {
   const id = given.id ?? randomUUID()
+  await quotaEnforce(tx, given.owner ?? null, { image_count_total: 1 })
   try {
     return await attempt(tx, () =>
       tx
@@ -83,6 +85,7 @@ export async function imageUpdate(tx: Tx, id: string, change: Partial<Image>): P
     .set({
       ...change,
       ...(change.properties && { properties: json(change.properties) }),
+      ...(change.import && { import: json(change.import) }),
       ...(change.locations && { locations: json(change.locations) }),
       updated_at: sql<Date>`now()`,
     })

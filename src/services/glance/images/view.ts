@@ -33,6 +33,11 @@ export function imageView(image: Image): Record<string, unknown> {
     self: `/v2/images/${image.id}`,
     file: `/v2/images/${image.id}/file`,
     schema: '/v2/schemas/image',
+    ...(image.import && {
+      ...(image.import.running && { os_glance_import_task: image.import.task }),
+      os_glance_importing_to_stores: image.import.to.join(','),
+      os_glance_failed_import: image.import.failed.join(','),
+    }),
     ...(image.locations.length > 0 && { stores: [...new Set(image.locations.map(l => l.store))].join(',') }),
   }
 }

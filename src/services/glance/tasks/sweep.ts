@@ -7,12 +7,13 @@ import { stagingFolder, storesOf } from '../stores.ts'
 /** A file is nobody's only when no row names it, and it is older than this, in ms: rows name files before they are made. */
 const YOUNG = 120_000
 
-/** Sets back images whose upload died, and removes files that no image has. */
+/** Sets back images whose upload died, and removes files that no image has, and tasks that ended long ago. */
 export const sweep = task({
   name: 'glance.sweep',
   every: 60,
   async run(env) {
     await uploadsEnd(env)
+    await env.db.read.deleteFrom('glance.tasks').where('expires_at', '<', sql<Date>`now()`).execute()
     const folders = [...storesOf(env).map(s => s.folder), stagingFolder(env)]
     const found = new Map<string, string[]>()
     for (const folder of folders) {
