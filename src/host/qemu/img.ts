@@ -17,6 +17,8 @@ export interface ImageInfo {
   /** qcow2 internal snapshots, by name. */
   snapshots: string[]
   corrupt: boolean
+  /** vmdk: how it is laid out. */
+  createType?: string
 }
 
 /** Reads the JSON of `qemu-img info`. Pure. @throws when it is no such JSON. */
@@ -36,6 +38,7 @@ export function parseInfo(text: string): ImageInfo {
     clusterSize: raw['cluster-size'] as number | undefined,
     snapshots: ((raw.snapshots as { name: string }[]) ?? []).map(s => s.name),
     corrupt: specific.corrupt === true,
+    createType: specific['create-type'] as string | undefined,
   }
 }
 
@@ -44,6 +47,9 @@ export function unsafe(info: ImageInfo, format: string, maxVirtual: number): str
   if (info.format !== format) return `it is ${info.format}, not ${format}`
   if (info.backingFile) return `it has a backing file (${info.backingFile})`
   if (info.dataFile) return `its data is in another file (${info.dataFile})`
+  // The other layouts of vmdk name further files of the host.
+  if (format === 'vmdk' && !['monolithicSparse', 'streamOptimized'].includes(info.createType ?? ''))
+    return `its vmdk layout is ${info.createType}`
   if (info.encrypted) return 'it is encrypted'
   if (info.corrupt) return 'it is marked corrupt'
   if (info.virtualSize > maxVirtual) return `its virtual size is ${info.virtualSize} bytes, more than the ${maxVirtual} allowed`
