@@ -64,6 +64,8 @@ export interface Noun {
   /** Narrows a list, by parameters that are no fields or by what the caller may see. */
   where?(query: Rows, call: NounCall): Rows
   fetch?(call: Call, id: string): Promise<Row | null>
+  /** Work before a list is read. */
+  beforeList?(call: NounCall): Promise<void>
   /** values of columns to insert; may change them */
   beforeCreate?(tx: Tx, call: NounCall, values: Record<string, unknown>): Promise<void>
   afterCreate?(tx: Tx, call: NounCall, row: Row): Promise<void>
@@ -314,6 +316,7 @@ export function nounRoutes(noun: Noun): Route[] {
     make('GET', noun.path, 'list', {
       policyTarget: (call: NounCall) => noun.listTarget?.(call) ?? {},
       async handle(call: NounCall) {
+        await noun.beforeList?.(call)
         let query = filtered(
           any(call.db).selectFrom(noun.table).selectAll(noun.table) as unknown as Rows,
           call.search,

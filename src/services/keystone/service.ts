@@ -32,7 +32,7 @@ import { serviceRoutes } from './services/services.ts'
 import { keystoneSettings } from './settings.ts'
 import { trustRoutes } from './trusts/trusts.ts'
 import './tables.ts'
-import { sweep } from './tasks.ts'
+import { directories, sweep } from './tasks.ts'
 import { tokenRoutes } from './tokens/tokens.routes.ts'
 import { userRoutes } from './users/users.ts'
 import { versionRoutes } from './versions.ts'
@@ -82,6 +82,6 @@ export const keystone: Service = {
   policies,
   settings: keystoneSettings,
   migrations: [base],
-  tasks: [sweep],
+  tasks: [sweep, directories],
   start: env => identityOf(env).start(),
 }

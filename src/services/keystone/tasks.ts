@@ -1,6 +1,7 @@
 import { sql } from '#kit/db/index.ts'
 import { task } from '#kit/task.ts'
 import { identityOf } from './identity.ts'
+import { directoriesFresh } from './ldap/sync.ts'
 
 /** Removes what time has made useless: changes that every process has heard of, revocations of tokens that have expired, … */
 export const sweep = task({
@@ -17,4 +18,11 @@ export const sweep = task({
       await sql`delete from keystone.access_tokens where expires_at < now()`.execute(tx)
     })
   },
+})
+
+/** Keeps the rows of domains whose users live in a directory as the directory has them. */
+export const directories = task({
+  name: 'keystone.directories',
+  every: 60,
+  run: env => directoriesFresh(env),
 })

@@ -2,6 +2,7 @@ import { sql } from '#kit/db/index.ts'
 import { forbidden } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import { domainMustExist } from '../domains/store.ts'
+import { directoriesFresh, writableMust } from '../ldap/sync.ts'
 import {
   filtered,
   listView,
@@ -38,17 +39,23 @@ export const groups: Noun = {
   missingFirst: ['delete'],
   domainColumn: 'domain_id',
   listTarget: call => ({ target: { group: { domain_id: call.ctx.domainId ?? undefined } } }),
+  beforeList: call => directoriesFresh(call.env, call.search.get('domain_id') ?? call.ctx.domainId ?? undefined),
   async beforeCreate(tx, call, values) {
     values.domain_id ??= domainOf(call)
+    await writableMust(tx, values.domain_id as string, 'group create')
     values.description ??= ''
     await domainMustExist(tx, values.domain_id as string)
   },
-  async beforeUpdate(_tx, _call, row, changes) {
+  async beforeUpdate(tx, _call, row, changes) {
+    await writableMust(tx, row.domain_id as string, 'group update')
     if (changes.domain_id !== undefined && changes.domain_id !== row.domain_id)
       throw forbidden('The domain of a group cannot be changed.')
     if (changes.description === null) changes.description = ''
   },
-  beforeDelete: (tx, _call, row) => groupsLetGo(tx, [row.id]),
+  async beforeDelete(tx, _call, row) {
+    await writableMust(tx, row.domain_id as string, 'group delete')
+    await groupsLetGo(tx, [row.id])
+  },
 }
 
 type Pair = { user: Row | null; group: Row | null }

@@ -3,6 +3,7 @@ import { unauthorized } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
 import { denied, type NamedRef, userLocate } from '../auth/locate.ts'
 import { identityOf, type KeystoneSettings } from '../identity.ts'
+import { directoryLogin, directoryOf } from '../ldap/sync.ts'
 import type { UsersTable } from '../tables.ts'
 import { passwordVerify } from './passwords.ts'
 
@@ -37,6 +38,8 @@ export async function passwordLogin(env: Env, ref: NamedRef, password: string): 
   const { settings, hashing } = identityOf(env)
   const rules = settings.security_compliance
   const db = env.db.read
+  const outside = await directoryAttempt(env, ref, password)
+  if (outside !== undefined) return outside
   const user = await userLocate(db, ref)
   const stored = user && !isLocked(user, rules) ? await passwordFetch(db, user.id) : undefined
   const right = await passwordVerify(passwordCut(password, settings), stored?.hash ?? null, hashing)
@@ -51,6 +54,43 @@ export async function passwordLogin(env: Env, ref: NamedRef, password: string): 
   }
   await loginSucceeded(env, user)
   return user.id
+}
+
+/** The user's id when the directory of its domain takes the password; undefined when its domain has no directory. */
+async function directoryAttempt(env: Env, ref: NamedRef, password: string): Promise<string | undefined> {
+  const db = env.db.read
+  const driven = await db
+    .selectFrom('keystone.domain_config')
+    .select('domain_id')
+    .where('group', '=', 'identity')
+    .where('option', '=', 'driver')
+    .execute()
+  if (driven.length === 0) return undefined
+  const shadow = await userLocate(db, ref)
+  const domainId = shadow?.domain_id ?? (ref.domain && (await domainFind(db, ref.domain)))
+  const from = domainId === undefined ? null : await directoryOf(env, domainId)
+  if (!from || domainId === undefined) return undefined
+  const rules = identityOf(env).settings.security_compliance
+  if (shadow && isLocked(shadow, rules)) throw denied()
+  const mapped =
+    shadow &&
+    (await db.selectFrom('keystone.id_mappings').select('local_id').where('public_id', '=', shadow.id).executeTakeFirst())
+  const by = mapped ? { localId: mapped.local_id } : ref.name !== undefined ? { name: ref.name } : null
+  const id = by && (await directoryLogin(env, domainId, from, by, password))
+  if (!id) {
+    if (shadow) await loginFailed(env, shadow.id)
+    throw denied()
+  }
+  const user = await db.selectFrom('keystone.users').selectAll().where('id', '=', id).executeTakeFirst()
+  if (!user || !isEnabled(user, rules)) throw denied()
+  await loginSucceeded(env, user)
+  return id
+}
+
+async function domainFind(db: Query, ref: { id?: string; name?: string }): Promise<string | undefined> {
+  let query = db.selectFrom('keystone.projects').select('id').where('is_domain', '=', true).where('enabled', '=', true)
+  query = ref.id !== undefined ? query.where('id', '=', ref.id) : query.where('name', '=', ref.name ?? '')
+  return (await query.executeTakeFirst())?.id
 }
 
 /** Cuts a password to the bytes that count, as its hash was made of. */

@@ -5,6 +5,7 @@ import { Array, Null, Object, Record, String, Union, Unknown } from '#kit/http/s
 import { denied } from '../auth/locate.ts'
 import { domainMustExist } from '../domains/store.ts'
 import { identityOf } from '../identity.ts'
+import { directoriesFresh, writableMust } from '../ldap/sync.ts'
 import { type Noun, type NounCall, nounRoutes, nounView, type Row, type Rows } from '../noun.ts'
 import { domainOf } from '../projects/projects.ts'
 import { Flag, Name, OptionalId, OptionFlag } from '../shapes.ts'
@@ -52,8 +53,10 @@ export const users: Noun = {
     passwordCheck(call, password)
     return { hash: await passwordHash(passwordCut(password, identityOf(call.env).settings), identityOf(call.env).hashing) }
   },
+  beforeList: call => directoriesFresh(call.env, call.search.get('domain_id') ?? call.ctx.domainId ?? undefined),
   async beforeCreate(tx, call, values) {
     values.domain_id ??= domainOf(call)
+    await writableMust(tx, values.domain_id as string, 'user create')
     await domainMustExist(tx, values.domain_id as string)
     await defaultProjectCheck(tx, values.default_project_id)
     hashes.set(call, values.hash as string | undefined)
@@ -70,14 +73,19 @@ export const users: Noun = {
     if (before.enabled && !after.enabled) await revoke(tx, { user_id: after.id })
     await stale(tx, `user:${after.id}`)
   },
-  beforeDelete: (tx, _call, row) => usersLetGo(tx, [row.id]),
+  async beforeDelete(tx, _call, row) {
+    if (row.kind === 'nonlocal') await writableMust(tx, row.domain_id as string, 'user delete')
+    await usersLetGo(tx, [row.id])
+  },
   views,
 }
 
 /** The hash made before the transaction, on its way to the table of passwords. */
 const hashes = new WeakMap<object, string | undefined>()
 
-async function beforeUpdate(tx: Tx, call: NounCall, row: Row, changes: Record<string, unknown>): Promise<void> {
+async function beforeUpdate(tx: Tx, call: NounCall, row: Row, changes: { [name: string]: unknown }): Promise<void> {
+  if (changes.name !== undefined || changes.enabled !== undefined || changes.hash !== undefined)
+    await writableMust(tx, row.domain_id as string, 'user update')
   if (changes.domain_id !== undefined && changes.domain_id !== row.domain_id) throw badRequest('Cannot change Domain ID')
   delete changes.domain_id
   await defaultProjectCheck(tx, changes.default_project_id)
