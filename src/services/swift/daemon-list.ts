@@ -5,13 +5,22 @@ import { containerUpdater, containerUpdaterQuick } from './container/updater.ts'
 import type { Daemon } from './daemons.ts'
 import { dbAuditor } from './db/auditor.ts'
 import { dbReplicator } from './db/replicator.ts'
+import { objectReconstructor } from './ec/reconstructor.ts'
 import { objectAuditor } from './object/auditor.ts'
 import { objectExpirer } from './object/expirer.ts'
 import { objectReplicator } from './object/replicator.ts'
 import { objectUpdater } from './object/updater.ts'
 
 /** With `quick` seconds between passes that users notice, `audit` between those that read everything. */
-export const allDaemons = ({ quick, audit }: { quick: number; audit: number }): Daemon[] => [
+export const allDaemons = ({
+  quick,
+  audit,
+  fragmentGrace = 3600,
+}: {
+  quick: number
+  audit: number
+  fragmentGrace?: number
+}): Daemon[] => [
   containerUpdaterQuick(),
   containerUpdater(quick * 10),
   objectUpdater(quick),
@@ -21,6 +30,7 @@ export const allDaemons = ({ quick, audit }: { quick: number; audit: number }): 
   dbReplicator('account', quick),
   dbReplicator('container', quick),
   objectReplicator(quick),
+  objectReconstructor(quick, fragmentGrace),
   dbAuditor('account', audit),
   dbAuditor('container', audit),
   objectAuditor({ every: audit, filesPerSecond: 200, bytesPerSecond: 50_000_000, quick: false }),

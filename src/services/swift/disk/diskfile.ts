@@ -80,7 +80,7 @@ const byTime = (a: Part, b: Part): number =>
 /** Sorts out the names of one hash folder. `fragment`: the one wanted, when several are here. Pure. */
 export function sortOut(
   names: string[],
-  options: { fragment?: number | null; notDurable?: boolean; tombstonesBefore?: string } = {},
+  options: { fragment?: number | null; notDurable?: boolean; tombstonesBefore?: string; time?: string } = {},
 ): Found {
   const parts = names.map(parseName).filter(part => part !== null)
   parts.sort(byTime)
@@ -102,7 +102,11 @@ export function sortOut(
   }
   if (end?.kind === 'ts' && options.tombstonesBefore && end.timestamp < options.tombstonesBefore) found.tombstone = null
   if (found.fragments.length) {
-    const usable = found.fragments.filter(part => part.durable || durableTimes.has(part.timestamp) || options.notDurable)
+    const usable = found.fragments.filter(
+      part =>
+        (part.durable || durableTimes.has(part.timestamp) || options.notDurable) &&
+        (!options.time || part.timestamp === options.time),
+    )
     const time = usable[0]?.timestamp
     const same = usable.filter(part => part.timestamp === time)
     found.data = (options.fragment == null ? same[0] : same.find(part => part.fragment === options.fragment)) ?? null

@@ -100,7 +100,8 @@ async function store(site: ObjectSite, at: Target, req: Req, timestamp: string, 
     const name = dataName(timestamp, fragment === undefined ? null : Number(fragment), durable)
     await writing.commit(at.dir, metadata, name, isNew)
     await afterWrite(at, isNew)
-    await announce(site, at, req, metadata, footers, before)
+    // a fragment counts for nothing before its COMMIT
+    if (fragment === undefined || durable) await announce(site, at, req, metadata, footers, before)
     return reply(201, { etag, 'content-type': 'text/html; charset=UTF-8' })
   } finally {
     await writing.abandon()
@@ -128,7 +129,8 @@ export async function afterWrite(at: Target, isNew: boolean): Promise<void> {
   await invalidate(at.disk, at.policy, at.partition, at.hash)
 }
 
-async function announce(
+/** Tells the container and the expirer's queue what is stored now. */
+export async function announce(
   site: ObjectSite,
   at: Target,
   req: Req,

@@ -196,7 +196,8 @@ async function sendData(
   }
 }
 
-async function sendMeta(
+/** Sends the `.meta` of a hash folder. */
+export async function sendMeta(
   premises: Premises,
   policy: number,
   partition: number,
@@ -214,7 +215,8 @@ async function sendMeta(
   return push(premises, policy, partition, place, 'POST', meta.name, headers)
 }
 
-async function push(
+/** One write of replication to a place; true when it is there then, or something newer. */
+export async function push(
   premises: Premises,
   policy: number,
   partition: number,

@@ -87,14 +87,19 @@ async function isThere(site: ObjectSite, at: Target): Promise<boolean> {
 }
 
 /** Opens the object, sending what is damaged to quarantine. Null: nothing here. */
+interface Wanted {
+  fragment: number | null
+  notDurable: boolean
+  time?: string
+}
+
 async function openAt(
   site: ObjectSite,
   at: Target,
-  fragment: number | null,
-  notDurable: boolean,
+  wanted: Wanted,
 ): Promise<{ open: OpenObject | null; time: string | null; fragments: string }> {
   for (let attempt = 0; ; attempt++) {
-    const found = await look(at.dir, { fragment, notDurable })
+    const found = await look(at.dir, wanted)
     const fragments = JSON.stringify(
       found.fragments.reduce<Record<string, number[]>>((all, part) => {
         all[part.timestamp] = [...(all[part.timestamp] ?? []), part.fragment!]
@@ -125,13 +130,12 @@ async function spoiled(site: ObjectSite, at: Target, error: Corrupt): Promise<vo
 }
 
 async function get(site: ObjectSite, at: Target, req: Req): Promise<Res> {
-  const wanted = req.headers['x-backend-fragment-index']
-  const { open, time, fragments } = await openAt(
-    site,
-    at,
-    wanted === undefined ? null : Number(wanted),
-    isTrue(req.headers['x-backend-no-durable']),
-  )
+  const index = req.headers['x-backend-fragment-index']
+  const { open, time, fragments } = await openAt(site, at, {
+    fragment: index === undefined ? null : Number(index),
+    notDurable: isTrue(req.headers['x-backend-no-durable']),
+    time: req.headers['x-backend-fragment-timestamp'],
+  })
   if (!open) {
     if (time === null && !(await deviceExists(at))) return refuse(507)
     const headers: Headers = time ? { 'x-backend-timestamp': time } : {}
@@ -224,7 +228,7 @@ async function post(site: ObjectSite, at: Target, req: Req): Promise<Res> {
   const bad = checkMetadata(req.headers, 'object', site.limits)
   if (bad) return bad
   checkDeleteHeaders(req.headers)
-  const { open, time } = await openAt(site, at, null, true)
+  const { open, time } = await openAt(site, at, { fragment: null, notDurable: true })
   if (!open) {
     if (time === null && !(await deviceExists(at))) return refuse(507)
     return refuse(404, undefined, time ? { 'x-backend-timestamp': time } : {})
@@ -277,7 +281,7 @@ async function updateAfterPost(
 /** Leaves a tombstone: 204; 404 when there was nothing; 409 when something newer is here; 412 for a stale expirer. */
 async function remove(site: ObjectSite, at: Target, req: Req): Promise<Res> {
   const timestamp = req.headers['x-timestamp']
-  const { open, time } = await openAt(site, at, null, true)
+  const { open, time } = await openAt(site, at, { fragment: null, notDurable: true })
   await open?.file?.close()
   if (time === null && !(await deviceExists(at))) return refuse(507)
   const deleteAt = Number(open?.headers['x-delete-at'] ?? 0)

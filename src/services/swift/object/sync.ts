@@ -1,11 +1,11 @@
 /** What object servers ask of each other: suffix hashes, which versions are missing, and the commit of a fragment. */
 import { rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { dataName, invalidate, look } from '../disk/diskfile.ts'
+import { dataName, look } from '../disk/diskfile.ts'
 import { type Disk, deviceDir, failedWith, hashDir, syncDir } from '../disk/layout.ts'
 import { type Req, type Res, readAll, refuse, reply } from '../http/message.ts'
 import { suffixHashes } from './hashes.ts'
-import { afterWrite, type Target } from './put.ts'
+import { afterWrite, announce, metadataBefore, type Target } from './put.ts'
 import type { ObjectSite } from './site.ts'
 
 /** One object as a server offers it to another. */
@@ -57,13 +57,15 @@ export async function ssync(site: ObjectSite, disk: Disk, policy: number, partit
   const wants: Want[] = []
   for (const offer of offers) {
     const dir = hashDir(disk, policy, partition, offer.hash)
-    const here = await look(dir, { notDurable: true, fragment: offer.fragment })
+    const here = await look(dir, { notDurable: true })
     const last = here.tombstone?.timestamp ?? ''
     const data = here.data?.timestamp ?? ''
     const want: Want = { hash: offer.hash, data: false, meta: false, tombstone: false }
     if (offer.tombstone) want.tombstone = offer.tombstone > last && offer.tombstone > data
     else if (offer.data && offer.data > last) {
-      if (offer.data > data) want.data = true
+      const lacksFragment =
+        offer.fragment !== null && !here.fragments.some(part => part.timestamp === offer.data && part.fragment === offer.fragment)
+      if (offer.data > data || lacksFragment) want.data = true
       else if (offer.data === data && offer.durable && !here.data!.durable) want.data = true
       if (offer.meta && (want.data || (offer.data === data && offer.meta !== here.meta?.name))) want.meta = true
       if (offer.meta && offer.data < data) want.meta = offer.meta > (here.meta?.name ?? '') && offer.meta.slice(0, 16) > data
@@ -75,7 +77,6 @@ export async function ssync(site: ObjectSite, disk: Disk, policy: number, partit
 
 /** `COMMIT`: the fragment of that time is durable now. 204; 404 when it is not here. */
 export async function commit(site: ObjectSite, at: Target, req: Req): Promise<Res> {
-  void site
   const timestamp = req.headers['x-timestamp']
   const fragment = Number(req.headers['x-backend-fragment-index'])
   try {
@@ -87,7 +88,8 @@ export async function commit(site: ObjectSite, at: Target, req: Req): Promise<Re
     return refuse(404)
   }
   await syncDir(at.dir)
+  const metadata = await metadataBefore(at)
   await afterWrite(at, false)
-  await invalidate(at.disk, at.policy, at.partition, at.hash)
+  if (metadata && req.headers['x-container-host'] !== undefined) await announce(site, at, req, metadata, metadata, null)
   return reply(204)
 }

@@ -5,22 +5,24 @@ import { quorum } from '../policies.ts'
 import { handoffs, primaries, type Ring, replicas } from '../ring/ring.ts'
 import type { Cluster } from './cluster.ts'
 
-/** Places to try in order: primaries (near ones first, else at random), then handoffs; resting places left out. */
+/** Places to try in order: primaries (near ones first, else at random), then handoffs; primaries that failed lately come last. */
 export function* places(cluster: Cluster, ring: Ring, partition: number, shuffle: boolean): Generator<Place> {
   let first = primaries(ring, partition)
   let left = cluster.attempts * replicas(ring)
   if (shuffle && first.length > 1) first = sorted(cluster, first)
+  const resting: Place[] = []
   for (const place of first) {
-    if (cluster.errors.limited(place)) continue
     left -= 1
-    yield place
+    if (cluster.errors.limited(place)) resting.push(place)
+    else yield place
   }
   for (const place of handoffs(ring, partition)) {
-    if (left <= 0) return
+    if (left <= 0) break
     if (cluster.errors.limited(place)) continue
     left -= 1
     yield place
   }
+  yield* resting
 }
 
 function sorted(cluster: Cluster, list: Place[]): Place[] {
@@ -36,6 +38,7 @@ function sorted(cluster: Cluster, list: Place[]): Place[] {
 export function note(cluster: Cluster, place: Place, res: Res): void {
   if (res.status === 507) cluster.errors.failed(place, 'full')
   else if (res.status >= 500 && res.status !== 501 && res.status !== 529) cluster.errors.failed(place, 'error')
+  else cluster.errors.succeeded(place)
 }
 
 const settled = (status: number): boolean => ok(status) || status === 304 || status === 412 || status === 416
@@ -101,7 +104,8 @@ export async function write(cluster: Cluster, role: Role, ring: Ring, partition:
   return best(await gather(slots, quorum(calls.length), cluster.postQuorum), calls.length)
 }
 
-function spares(cluster: Cluster, ring: Ring, partition: number): () => Place | null {
+/** Gives out the handoffs of a partition, each once. */
+export function spares(cluster: Cluster, ring: Ring, partition: number): () => Place | null {
   const iterator = handoffs(ring, partition)
   let left = (cluster.attempts - 1) * replicas(ring)
   return () => {
@@ -123,17 +127,23 @@ async function attempt(
   primary: Place,
   spare: () => Place | null,
 ): Promise<Res> {
-  let place: Place | null = cluster.errors.limited(primary) ? spare() : primary
-  let last = refuse(503)
-  while (place) {
+  let last: Res = refuse(503)
+  for (const place of inTurn(cluster, primary, spare)) {
     const res = await cluster.dial(place, role, partition, call)
     note(cluster, place, res)
     if (res.status < 500) return res
     discard(res)
-    last = res
-    place = spare()
+    last = { ...res, body: null }
   }
-  return { ...last, body: null }
+  return last
+}
+
+/** A primary and the spare places behind it; a primary that failed lately is asked only when there is no other. */
+export function* inTurn(cluster: Cluster, primary: Place | undefined, spare: () => Place | null): Generator<Place> {
+  const resting = primary !== undefined && cluster.errors.limited(primary)
+  if (primary && !resting) yield primary
+  for (let place = spare(); place; place = spare()) yield place
+  if (primary && resting) yield primary
 }
 
 /** Waits for all, or for a quorum of one class of answers and a little longer. Answers what has come. */

@@ -55,14 +55,16 @@ export function infoCache(most = 100_000, seconds = 60): InfoCache {
   }
 }
 
-/** Leaves out places that failed often or are full, for a while. */
+/** Puts places that failed often or are full last, for a while. */
 export interface ErrorLimiter {
   limited(place: Place): boolean
   failed(place: Place, why: 'error' | 'full'): void
+  /** It answers: whatever was held against it is forgotten. */
+  succeeded(place: Place): void
 }
 
 /** After ten errors within a minute, or one 507, a place rests for that many seconds. */
-export function errorLimiter(restSeconds = 60, most = 10): ErrorLimiter {
+export function errorLimiter(restSeconds = 15, most = 10): ErrorLimiter {
   const known = new Map<string, { count: number; last: number }>()
   const key = (place: Place): string => `${place.ip}:${place.port}/${place.device}`
   return {
@@ -75,6 +77,7 @@ export function errorLimiter(restSeconds = 60, most = 10): ErrorLimiter {
       }
       return entry.count > most
     },
+    succeeded: place => void (known.size && known.delete(key(place))),
     failed(place, why) {
       const entry = known.get(key(place)) ?? { count: 0, last: 0 }
       entry.count += why === 'full' ? most + 1 : 1

@@ -6,7 +6,7 @@ import { answer, discard, type Headers, isTrue, type Req, type Res, refuse, repl
 import { quorum } from '../policies.ts'
 import { handoffs, primaries, replicas } from '../ring/ring.ts'
 import { httpDate, now } from '../timestamp.ts'
-import { best, gather, note } from './backend.ts'
+import { best, gather, inTurn, note, spares } from './backend.ts'
 import type { Cluster } from './cluster.ts'
 import { type Feed, feed } from './feed.ts'
 import { typeOf } from './mime.ts'
@@ -56,6 +56,8 @@ async function single(cluster: Cluster, req: Req, at: ObjectAt, call: Call): Pro
 }
 
 export interface Slot {
+  /** Which of the calls. */
+  index: number
   feed: Feed
   result: Promise<Res>
   final: Res | null
@@ -65,25 +67,13 @@ export interface Slot {
 /** Opens a connection to a place for each call, handoffs where primaries refuse. Slots that were answered at once have `final`. */
 export async function connect(cluster: Cluster, at: ObjectAt, calls: Call[]): Promise<Slot[]> {
   const first = primaries(at.policy.ring, at.partition)
-  const spare = handoffs(at.policy.ring, at.partition)
-  let left = (cluster.attempts - 1) * replicas(at.policy.ring)
-  const nextSpare = (): Place | null => {
-    while (left > 0) {
-      const next = spare.next()
-      if (next.done) return null
-      left -= 1
-      if (!cluster.errors.limited(next.value)) return next.value
-    }
-    return null
-  }
+  const spare = spares(cluster, at.policy.ring, at.partition)
   const slots = await Promise.all(
     calls.map(async (call, i) => {
-      let place: Place | null = first[i] && !cluster.errors.limited(first[i]) ? first[i] : nextSpare()
-      while (place) {
-        const slot = await open(cluster, at, call, place)
+      for (const place of inTurn(cluster, first[i], spare)) {
+        const slot = await open(cluster, at, call, place, i)
         if (!slot.final || slot.final.status < 500) return slot
         discard(slot.final)
-        place = nextSpare()
       }
       return null
     }),
@@ -91,11 +81,11 @@ export async function connect(cluster: Cluster, at: ObjectAt, calls: Call[]): Pr
   return slots.filter(slot => slot !== null)
 }
 
-async function open(cluster: Cluster, at: ObjectAt, call: Call, place: Place): Promise<Slot> {
+async function open(cluster: Cluster, at: ObjectAt, call: Call, place: Place, index: number): Promise<Slot> {
   const pipe = feed()
   const ready = Promise.withResolvers<'ready'>()
   const result = cluster.dial(place, 'object', at.partition, { ...call, body: pipe, onReady: () => ready.resolve('ready') })
-  const slot: Slot = { feed: pipe, result, final: null, place }
+  const slot: Slot = { index, feed: pipe, result, final: null, place }
   result.then(
     res => {
       slot.final = res
