@@ -1,4 +1,5 @@
 // One network's DHCP server: a dnsmasq in a namespace with a leg into the network. It outlives this process and is found again by its pid file.
+import { createHash } from 'node:crypto'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { batch, type Link, linkList } from '#host/net/ip.ts'
 import { netnsDelete, netnsEnsure, netnsPids, processEnd } from '#host/net/netns.ts'
@@ -11,7 +12,7 @@ import { daemonPid, readText, write } from '../linux/daemon.ts'
 import { legEnsure, legsSweep } from '../linux/legs.ts'
 import { METADATA_V4, METADATA_V6 } from '../metadata/places.ts'
 import { dhcpLink, dhcpNetns } from '../names.ts'
-import { dhcpFiles, parseLeases, staleLeases } from './files.ts'
+import { type DhcpFiles, dhcpFiles, parseLeases, staleLeases } from './files.ts'
 
 const METADATA = [`${METADATA_V4}/32`, ...(hasIpv6() ? [`${METADATA_V6}/64`] : [])]
 
@@ -45,44 +46,52 @@ export async function dhcpEnsure(
     addresses: [...addresses, ...metadata],
   }
   await legEnsure(leg, netns, config, host, inside)
-  await defaultRoute(network, port, netns)
+  await defaultRoute(network, port, netns, link)
 
   const folder = dhcpFolder(config, network.id)
   await mkdir(folder, { recursive: true, mode: 0o755 })
   const files = dhcpFiles(network, port, folder, link, config.leaseTime ?? 86_400)
-  // dnsmasq 2.90 (and others, as Ironic's users report) frees a boot file's name that it does not own when it reads options again, and dies:
-  // options of ports are few, and a restart takes some milliseconds.
-  const fragile = /^tag:port-/m.test((await readText(`${folder}/opts`)) ?? '')
-  const changed = {
-    conf: await write(`${folder}/conf`, files.conf),
-    rest: (
-      await Promise.all([
-        write(`${folder}/hosts`, files.hosts),
-        write(`${folder}/opts`, files.opts),
-        write(`${folder}/names`, files.names),
-      ])
-    ).some(Boolean),
-  }
-  let pid = await daemonPid(`${folder}/pid`, `${folder}/conf`, netns)
-  if (pid !== null && (changed.conf || (changed.rest && fragile))) {
-    await processEnd(pid)
-    pid = null
-  }
-  if (pid === null) await start(folder, netns, network)
-  else if (changed.rest) {
-    await releaseStale(network, netns, link, folder)
-    process.kill(pid, 'SIGHUP')
-  }
+  for (const [name, text] of Object.entries(files)) await write(`${folder}/${name}`, text)
+  await serve(folder, netns, network, link, files)
 }
 
+/**
+ * Makes dnsmasq run with these files, which are written already. What it has read is kept in `loaded`, written when it has: if this process ends
+ * between writing a file and telling dnsmasq, the next look sees the difference.
+ */
+async function serve(folder: string, netns: string, network: DesiredNetwork, link: string, files: DhcpFiles): Promise<void> {
+  const now = {
+    conf: digest(files.conf),
+    rest: digest(files.hosts + files.opts + files.names),
+    portOptions: /^tag:port-/m.test(files.opts),
+  }
+  const loaded = JSON.parse((await readText(`${folder}/loaded`)) ?? '{}') as Partial<typeof now>
+  const pid = await daemonPid(`${folder}/pid`, `${folder}/conf`, netns)
+  const stale = loaded.rest !== now.rest
+  if (pid !== null && loaded.conf === now.conf && !stale) return
+  // dnsmasq 2.90 (and others, as Ironic's users report) frees a boot file's name that it does not own when it reads options again, and dies:
+  // options of ports are few, and a restart takes some milliseconds.
+  if (pid !== null && loaded.conf === now.conf && loaded.portOptions === false) {
+    await releaseStale(network, netns, link, folder)
+    process.kill(pid, 'SIGHUP')
+  } else {
+    if (pid !== null) await processEnd(pid)
+    await start(folder, netns, network)
+  }
+  await write(`${folder}/loaded`, JSON.stringify(now))
+}
+
+const digest = (text: string) => createHash('sha256').update(text).digest('base64')
+
 /** With a gateway the server can reach its forwarders, and guests of routed subnets it does not share a wire with. */
-async function defaultRoute(network: DesiredNetwork, port: DesiredPort, netns: string): Promise<void> {
+async function defaultRoute(network: DesiredNetwork, port: DesiredPort, netns: string, link: string): Promise<void> {
   const own = new Set(port.fixedIps.map(one => one.subnetId))
   for (const version of [4, 6] as const) {
     const gateway = network.subnets.find(
       subnet => own.has(subnet.id) && subnet.ipVersion === version && subnet.gatewayIp,
     )?.gatewayIp
-    if (gateway) await batch({ netns }, [['route', 'replace', version === 4 ? '0.0.0.0/0' : '::/0', 'via', gateway]])
+    if (gateway)
+      await batch({ netns }, [['route', 'replace', version === 4 ? '0.0.0.0/0' : '::/0', 'via', gateway, 'dev', link, 'onlink']])
   }
 }
 

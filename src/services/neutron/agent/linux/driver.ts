@@ -50,7 +50,9 @@ export function linuxNet(config: NetConfig): NetDriver {
         right.set(key, hash)
       }).then(good => good || right.delete(key))
     }
-    const filtered = await note(errors, 'security', null, () => securityEnsure(desired, config, tables))
+    const filtered = await note(errors, 'security', null, () =>
+      securityEnsure(desired, config, tables, thorough || inForce === null),
+    )
     if (filtered) inForce = desired
     const failed = new Set(errors.filter(error => error.kind === 'network').map(error => error.id))
     const guests = desired.ports.filter(port => isGuest(port))

@@ -2,6 +2,7 @@
 import { netnsDelete, netnsEnsure } from '#host/net/netns.ts'
 import { type RunError, run } from '#host/run.ts'
 import type { NetFacts } from '../desired.ts'
+import { TABLE } from '../names.ts'
 import type { NetConfig } from './config.ts'
 
 const TRIALS: Record<string, string[]> = {
@@ -62,6 +63,7 @@ export async function probeNet(config: NetConfig): Promise<NetFacts> {
   await run(['modprobe', '-a', 'br_netfilter', 'nf_conntrack', 'tun', 'vxlan', '8021q'], { codes: [0, 1, 255] }).catch(
     (error: RunError) => config.log?.debug({ err: error }, 'no modprobe'),
   )
+  facts.problems.push(...(await droppingForward(config)))
   const netns = `${config.prefix ?? ''}nubo-probe-${process.pid}`
   try {
     await netnsEnsure({}, netns)
@@ -88,4 +90,18 @@ async function version(argv: string[]): Promise<string | null> {
     if ((error as RunError).reason === 'missing') return null
     throw error
   }
+}
+
+/** Other firewalls see bridged packets too: one that drops what it does not know (Docker's does) cuts guests off, whatever our filters allow. */
+async function droppingForward(config: NetConfig): Promise<string[]> {
+  const { stdout } = await run(['nft', '-j', 'list', 'chains'], { ...config.place, codes: [0, 1] })
+  const rows = stdout === '' ? [] : (JSON.parse(stdout) as { nftables: { chain?: Record<string, string> }[] }).nftables
+  return rows.flatMap(({ chain }) =>
+    chain?.hook === 'forward' && chain.policy === 'drop' && chain.table !== TABLE
+      ? [
+          `the host's own firewall drops forwarded packets (table ${chain.family} ${chain.table}, chain ${chain.name}) and so those between guests: ` +
+            'accept there what is bridged, with Docker by `iptables -I DOCKER-USER -m physdev --physdev-is-bridged -j ACCEPT`, and what comes from and goes to br-ex',
+        ]
+      : [],
+  )
 }

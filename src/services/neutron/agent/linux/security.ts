@@ -35,23 +35,25 @@ export async function securityRead(config: NetConfig): Promise<{ bridge: NftActu
 }
 
 /**
- * Puts the filters of a desired state in force, all of them at one instant. `actual` are those that were just read.
+ * Puts the filters of a desired state in force, all of them at one instant. `actual` are those that were just read; `thorough` looks for
+ * connections to cut even where no filter changed.
  * @throws RunError: then the old ones are in force still.
  */
 export async function securityEnsure(
   desired: NetDesired,
   config: NetConfig,
   actual: { bridge: NftActual | null; inet: NftActual | null },
+  thorough = false,
 ): Promise<void> {
   const place = config.place ?? {}
   const { bridge, inet } = actual
   const around = surroundings(desired.networks, config)
   const tables = securityTables(desired, around, { bridge, inet })
   const script = nftDiff(tables.bridge, bridge) + nftDiff(tables.inet, inet)
-  if (script === '') return
-  await run(['nft', '-f', '-'], { ...place, input: script })
-  // Only less can forbid what was allowed: something taken out of a set or a chain.
-  if (inet !== null && /^(delete|flush) /m.test(script))
+  if (script !== '') await run(['nft', '-f', '-'], { ...place, input: script })
+  // Only less can forbid what was allowed: something taken out of a set or a chain. A thorough pass looks anyway: the last one may have been
+  // killed between the filters and the connections.
+  if (inet !== null && (thorough || /^(delete|flush) /m.test(script)))
     await cut(desired, tables.inet.sets.get('zones')?.elements ?? new Map(), around, config)
 }
 

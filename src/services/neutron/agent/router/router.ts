@@ -8,7 +8,7 @@ import { type RunError, run } from '#host/run.ts'
 import type { DesiredNetwork, DesiredRouter, DesiredRouterPort, NetDesired } from '../desired.ts'
 import { bridgeOf } from '../linux/bridges.ts'
 import type { NetConfig } from '../linux/config.ts'
-import { daemonPid, write } from '../linux/daemon.ts'
+import { daemonPid, readText, write } from '../linux/daemon.ts'
 import { legEnsure, legsSweep } from '../linux/legs.ts'
 import { gatewayLink, routerLink, routerNetns, TABLE } from '../names.ts'
 import { radvdConf } from './radvd.ts'
@@ -158,10 +158,13 @@ async function advertise(
     return
   }
   await mkdir(folder, { recursive: true, mode: 0o755 })
-  const changed = await write(argument, conf)
+  await write(argument, conf)
+  // Written when radvd has read it, as in dhcp/server.ts.
+  const changed = (await readText(`${folder}/loaded`)) !== conf
   if (pid === null)
     await run(['radvd', '-C', argument, '-p', `${folder}/radvd.pid`, '-m', 'syslog'], { netns, timeoutMs: 15_000 })
   else if (changed) process.kill(pid, 'SIGHUP')
+  if (pid === null || changed) await write(`${folder}/loaded`, conf)
 }
 
 /** Tells the neighbours of new addresses, in the background: nobody needs to wait, and a network without listeners is no error. */
