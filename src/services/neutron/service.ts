@@ -4,6 +4,8 @@ import { routesOf } from './api/routes.ts'
 import { extensionRoutes } from './extensions.ts'
 import { floatingips } from './floatingips/floatingips.ts'
 import { pokesStart } from './hosts/changed.ts'
+import { schedule } from './hosts/schedule.ts'
+import { hostVerbs } from './hosts/verbs.ts'
 import { base } from './migrations/0001_base.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
@@ -16,6 +18,7 @@ import { rules, templates } from './securitygroups/rules.ts'
 import { neutronSettings } from './settings.ts'
 import { subnets } from './subnets/subnets.ts'
 import './tables.ts'
+import { projectGone } from './tenants.ts'
 import { versionRoutes } from './versions.ts'
 import { wire } from './wire.ts'
 
@@ -42,5 +45,8 @@ export const neutron: Service = {
   policies,
   settings: neutronSettings,
   migrations: [base],
+  tasks: [schedule],
+  on: [projectGone],
+  hostVerbs,
   start: env => pokesStart(env),
 }

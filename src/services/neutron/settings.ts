@@ -1,5 +1,5 @@
 import { settings } from '#kit/config.ts'
-import { Array, Boolean, Integer, Object, Record, String } from '#kit/http/schema.ts'
+import { Array, Integer, Object, Record, String } from '#kit/http/schema.ts'
 
 const Range = (low: number, high: number, description: string) =>
   Object(
@@ -20,7 +20,7 @@ export const neutronSettings = settings(
     }),
     tenant_network_type: String({
       default: 'vxlan',
-      pattern: '^(vxlan|vlan|local|flat|geneve|gre)$',
+      pattern: '^(vxlan|vlan|local|flat)$',
       description: 'Type of networks for which none is asked.',
     }),
     physical_networks: Array(String(), {
@@ -39,7 +39,7 @@ export const neutronSettings = settings(
       minimum: 120,
       description: 'Seconds for which DHCP servers lease addresses.',
     }),
-    vni: Range(1, 16777215, 'VNIs for vxlan, geneve and gre networks.'),
+    vni: Range(1, 16777215, 'VNIs of vxlan networks.'),
     vlan: Range(1, 4094, 'VLAN tags.'),
     global_physnet_mtu: Integer({
       default: 1500,
@@ -62,10 +62,6 @@ export const neutronSettings = settings(
     quota: Record(String(), Integer(), {
       default: {},
       description: 'Default limits by resource (network, port, …); -1 is no limit.',
-    }),
-    allow_overlapping_ips_in_scope: Boolean({
-      default: false,
-      description: 'Reserved for address scopes: overlapping subnets within one.',
     }),
   }),
   'Networking.',

@@ -176,7 +176,8 @@ async function concerned(env: Env, changes: readonly Change[]): Promise<{ first:
       union select b.host, true from neutron.router_bindings b join neutron.ports p on p.device_id = b.router_id
         where p.network_id = any(${networks}::text[]) and p.device_owner like 'network:router%'
       union select distinct p.host, false from neutron.ports p join neutron.host_networks h on h.host = p.host
-        where p.network_id = any(${networks}::text[]) and h.overlay_address is not null
+        where p.network_id = any(${networks}::text[]) and h.overlay_address in (
+          select overlay_address from neutron.host_networks where overlay_address is not null group by 1 having count(*) = 1)
       union select distinct host, false from neutron.ports where network_id = any(${wholes}::text[]) and host <> ''
       union select distinct p.host, false from neutron.security_group_rules r
         join neutron.port_security_groups g on g.security_group_id = r.security_group_id join neutron.ports p on p.id = g.port_id

@@ -1,0 +1,65 @@
+// The routers that should run on a host: legs, addresses translated, routes, and who may ask them for metadata.
+import { type Query, sql } from '#kit/db/index.ts'
+import type { DesiredMetadataGuest, DesiredPortForwarding, DesiredRouter, DesiredRouterPort } from '../verbs.ts'
+
+interface RouterRow {
+  id: string
+  enableSnat: boolean
+  routes: DesiredRouter['routes']
+  legs: (DesiredRouterPort & { owner: string; gatewayIps: string[] })[]
+  floatingIps: DesiredRouter['floatingIps']
+  portForwardings: DesiredPortForwarding[]
+}
+
+/** Routers of a host that are switched on. */
+export async function desiredRouters(db: Query, host: string): Promise<DesiredRouter[]> {
+  const { rows } = await sql<RouterRow>`
+    select r.id, r.enable_snat as "enableSnat", r.routes,
+      coalesce((select jsonb_agg(jsonb_build_object('portId', p.id, 'networkId', p.network_id, 'owner', p.device_owner,
+        'addresses', (select coalesce(jsonb_agg(jsonb_build_object('ip', host(a.ip), 'prefixLength', masklen(s.cidr), 'subnetId', s.id)
+          order by a.place), '[]') from neutron.ip_allocations a join neutron.subnets s on s.id = a.subnet_id where a.port_id = p.id),
+        'gatewayIps', array(select host(s.gateway_ip) from neutron.ip_allocations a join neutron.subnets s on s.id = a.subnet_id
+          where a.port_id = p.id and s.gateway_ip is not null order by a.place)) order by p.id)
+        from neutron.ports p where p.device_id = r.id and p.device_owner like 'network:router%' and p.host = ${host}), '[]') as legs,
+      coalesce((select jsonb_agg(jsonb_build_object('id', f.id, 'floating', host(f.floating_ip_address), 'fixed', host(f.fixed_ip_address))
+        order by f.id) from neutron.floating_ips f where f.router_id = r.id and f.port_id is not null), '[]') as "floatingIps",
+      coalesce((select jsonb_agg(jsonb_build_object('id', w.id, 'floating', host(f.floating_ip_address), 'protocol', w.protocol,
+        'externalMin', w.external_first, 'externalMax', w.external_last, 'fixed', host(w.internal_ip_address),
+        'internalMin', w.internal_first, 'internalMax', w.internal_last) order by w.id)
+        from neutron.port_forwardings w join neutron.floating_ips f on f.id = w.floatingip_id where f.router_id = r.id), '[]') as "portForwardings"
+    from neutron.router_bindings b join neutron.routers r on r.id = b.router_id
+    where b.host = ${host} and r.admin_state_up order by r.id`.execute(db)
+  if (rows.length === 0) return []
+  const guests = await guestsOf(
+    db,
+    rows.map(row => row.id),
+  )
+  return rows.map(row => routerOf(row, guests.get(row.id) ?? []))
+}
+
+function routerOf(row: RouterRow, metadata: DesiredMetadataGuest[]): DesiredRouter {
+  const gateway = row.legs.find(leg => leg.owner === 'network:router_gateway')
+  const plain = ({ portId, networkId, addresses }: DesiredRouterPort): DesiredRouterPort => ({ portId, networkId, addresses })
+  return {
+    id: row.id,
+    interfaces: row.legs.filter(leg => leg !== gateway).map(plain),
+    gateway: gateway ? { ...plain(gateway), gatewayIps: gateway.gatewayIps, enableSnat: row.enableSnat } : null,
+    floatingIps: row.floatingIps,
+    portForwardings: row.portForwardings,
+    routes: row.routes,
+    metadata,
+  }
+}
+
+/** Ports behind each router, by address: who it is that asks for metadata. */
+async function guestsOf(db: Query, routerIds: readonly string[]): Promise<Map<string, DesiredMetadataGuest[]>> {
+  const { rows } = await sql<DesiredMetadataGuest & { router: string }>`
+    select l.device_id as router, host(a.ip) as ip, a.network_id as "networkId", p.id as "portId", p.device_id as "deviceId"
+    from neutron.ports l join neutron.ip_allocations la on la.port_id = l.id join neutron.ip_allocations a on a.subnet_id = la.subnet_id
+    join neutron.ports p on p.id = a.port_id and p.device_owner not like 'network:%' and p.device_id <> ''
+    where l.device_id = any(${[...routerIds]}::text[]) and l.device_owner like 'network:router_interface%' order by 1, a.ip`.execute(
+    db,
+  )
+  const byRouter = Map.groupBy(rows, row => row.router)
+  return new Map([...byRouter].map(([id, list]) => [id, list.map(({ router: _router, ...guest }) => guest)]))
+}

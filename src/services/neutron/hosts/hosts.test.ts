@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { MEMBER, type TestCloud, testCloud } from '#kit/http/test.ts'
+import { dial, hostsOpen, memoryWay, presenceOf } from '#kit/link/index.ts'
+import { keptLog } from '#kit/link/testing.ts'
+import { networkAgent } from '../agent/link.ts'
+import { memoryNet } from '../agent/memory/driver.ts'
+import { tapName } from '../agent/names.ts'
+import { portBind, portCreate, portDelete, portsOfServers, seedNetworks } from '../index.ts'
+import { neutron } from '../service.ts'
+import { desiredOf } from './desired.ts'
+
+/** A cloud with its first networks, and hosts that are connected and known to be. */
+async function cloudOf(t: Parameters<typeof testCloud>[0], names: string[]) {
+  const log = keptLog()
+  const stops: (() => Promise<unknown>)[] = []
+  // Registered before the cloud's own hook, so that hosts stop before their database goes.
+  t.after(async () => {
+    for (const stop of stops.reverse()) await stop()
+  })
+  const hosts = hostsOpen({ controller: 'c1', log })
+  const cloud = await testCloud(t, [neutron], { hosts })
+  const presence = presenceOf({ db: cloud.db, log, controller: 'c1', address: null })
+  const off = hosts.watch(({ host, change }) => presence.changed(host, change === 'connect' ? 'own' : 'left'))
+  await presence.start(hosts)
+  const agents = await Promise.all(
+    names.map(async (host, i) => {
+      const link = dial({ host, ways: [memoryWay(hosts, host)], log })
+      const driver = memoryNet({ overlayAddress: `192.0.2.${i + 1}`, physicalNetworks: { public: 'br-ex' } })
+      return { host, link, driver, agent: await networkAgent({ link, driver, log }) }
+    }),
+  )
+  stops.push(
+    () => hosts.close(),
+    () => presence.stop(),
+    async () => off(),
+  )
+  for (const { agent, link, driver } of agents) {
+    stops.push(
+      () => driver.close(),
+      () => link.close(),
+      () => agent.close(),
+    )
+  }
+  await presence.flushed()
+  await cloud.db.tx(tx =>
+    seedNetworks(cloud.env, tx, {
+      project: 'p1',
+      adminProject: 'admin-project',
+      sharedWith: ['admin-project'],
+      externalCidr: '172.24.4.0/24',
+    }),
+  )
+  return { cloud, agents }
+}
+
+/** Waits until a question has the answer that is hoped for: what hosts do follows rows. */
+async function until<T>(ask: () => Promise<T | undefined>): Promise<T> {
+  const end = performance.now() + 10_000
+  for (;;) {
+    const answer = await ask()
+    if (answer !== undefined) return answer
+    assert.ok(performance.now() < end, 'it did not come about')
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}
+
+const networkNamed = async ({ db }: TestCloud, name: string) =>
+  (await db.read.selectFrom('neutron.networks').select('id').where('name', '=', name).executeTakeFirstOrThrow()).id
+
+test('a server port: from its row to its tap and back', async t => {
+  const { cloud, agents } = await cloudOf(t, ['h1'])
+  const { env, db } = cloud
+  const networkId = await networkNamed(cloud, 'private')
+  const { id } = await db.tx(async tx => {
+    const port = await portCreate(env, tx, { projectId: 'p1', networkId })
+    await portBind(env, tx, port.id, { host: 'h1', deviceId: 's1', deviceOwner: 'compute:nova', wake: 'nova.server:s1' })
+    return port
+  })
+  const desired = await until(async () => {
+    const state = await desiredOf(env, 'h1')
+    return state.routers.length > 0 && state.networks.some(network => network.dhcp) ? state : undefined
+  })
+  const port = desired.ports.find(one => one.id === id)!
+  assert.equal(port.fixedIps.length, 1)
+  assert.equal(desired.securityGroups.length, 1)
+  const [group] = desired.securityGroups
+  assert.equal(group!.rules.length, 4)
+  assert.deepEqual(desired.addressSets, [{ id: group!.id, addresses: [port.fixedIps[0]!.ip] }])
+  const network = desired.networks.find(one => one.id === networkId)!
+  assert.equal(network.subnets[0]!.routed, true)
+  assert.ok(network.dhcp!.hosts.some(host => host.portId === id && host.mac === port.mac))
+  const [router] = desired.routers
+  assert.equal(router!.interfaces.length, 1)
+  assert.deepEqual(router!.gateway!.gatewayIps, ['172.24.4.1'])
+  assert.deepEqual(router!.metadata, [{ ip: port.fixedIps[0]!.ip, networkId, portId: id, deviceId: 's1' }])
+
+  const statusOf = async () => (await portsOfServers(db.read, ['s1'])).get('s1')?.[0]?.status
+  assert.equal(await statusOf(), 'DOWN')
+  agents[0]!.driver.tap(tapName(id), true)
+  await until(async () => ((await statusOf()) === 'ACTIVE' ? true : undefined))
+  await db.tx(tx => portDelete(env, tx, id))
+  assert.ok(!(await desiredOf(env, 'h1')).ports.some(one => one.id === id))
+})
+
+test('the agents of a host are listed, and run what they were given', async t => {
+  const { cloud } = await cloudOf(t, ['h1'])
+  const router = await until(async () => {
+    const { body } = await cloud.call('GET /networking/v2.0/routers')
+    const ports = await cloud.call(`GET /networking/v2.0/ports?device_id=${body.routers[0].id}`)
+    return ports.body.ports.every((port: { status: string }) => port.status === 'ACTIVE') ? body.routers[0] : undefined
+  })
+  assert.equal(router.name, 'router1')
+  assert.deepEqual(router.availability_zones, ['nova'])
+})
+
+test('two hosts know of each other', async t => {
+  const { cloud } = await cloudOf(t, ['h1', 'h2'])
+  const { env, db } = cloud
+  const networkId = await networkNamed(cloud, 'private')
+  const made = await db.tx(async tx => {
+    const ports = []
+    for (const host of ['h1', 'h2']) {
+      const port = await portCreate(env, tx, { projectId: 'p1', networkId })
+      await portBind(env, tx, port.id, { host, deviceId: `s-${host}`, deviceOwner: 'compute:nova' })
+      ports.push(port)
+    }
+    return ports
+  })
+  const peers = await until(async () => {
+    const state = await desiredOf(env, 'h1')
+    return state.networks.find(network => network.id === networkId)?.peers.find(peer => peer.address === '192.0.2.2')
+  })
+  assert.ok(peers.ports.some(port => port.mac === made[1]!.macAddress && port.ips.includes(made[1]!.fixedIps[0]!.ip_address)))
+})
+
+test('an address out in the world reaches its port', async t => {
+  const { cloud } = await cloudOf(t, ['h1'])
+  const { env, call } = cloud
+  const networkId = await networkNamed(cloud, 'private')
+  const external = await networkNamed(cloud, 'public')
+  const port = await call('POST /networking/v2.0/ports', { as: MEMBER, body: { port: { network_id: networkId } } })
+  const floating = await call('POST /networking/v2.0/floatingips', {
+    as: MEMBER,
+    body: { floatingip: { floating_network_id: external, port_id: port.body.port.id } },
+  })
+  assert.equal(floating.status, 201, JSON.stringify(floating.body))
+  const { floating_ip_address, fixed_ip_address, id } = floating.body.floatingip
+  const router = await until(async () => (await desiredOf(env, 'h1')).routers.find(one => one.floatingIps.length > 0))
+  assert.deepEqual(router.floatingIps, [{ id, floating: floating_ip_address, fixed: fixed_ip_address }])
+  await until(async () =>
+    (await call(`GET /networking/v2.0/floatingips/${id}`, { as: MEMBER })).body.floatingip.status === 'ACTIVE' ? true : undefined,
+  )
+})

@@ -1,0 +1,128 @@
+import { randomUUID } from 'node:crypto'
+import { json, type Tx } from '#kit/db/index.ts'
+import type { Env } from '#kit/service.ts'
+import { type Address, lastOf, overlap, type Prefix, parsePrefix, showAddress, showPrefix } from './address.ts'
+import { dhcpEnsure } from './dhcp/dhcp.ts'
+import { mtuOf, segmentTake } from './networks/segments.ts'
+import { portMake } from './ports/store.ts'
+import { rbacShare } from './rbac/store.ts'
+import { GATEWAY, INTERFACE, routerEnsure } from './routers/store.ts'
+import { poolsFor } from './subnets/check.ts'
+
+export interface Seed {
+  /** Owner of `private` and of its router. */
+  project: string
+  /** Owner of `public`. */
+  adminProject: string
+  /** Other projects that may use `private` as their own. The administrator's is one of them. */
+  sharedWith?: readonly string[]
+  /** Addresses outside; the first of them is the host's, and the gateway. */
+  externalCidr: string
+  externalPhysicalNetwork?: string
+  privateCidr?: string
+}
+
+const PRIVATE = ['10.0.0.0/24', '192.168.222.0/24', '172.30.0.0/24']
+
+/**
+ * The networks of a new cloud: `public` (external, flat), `private` and a router between them. Does nothing where any network is there.
+ * `private` belongs to one project and is shared with the others by name (an RBAC entry each), so `--network private` means the same
+ * network to all of them, and no project that comes later finds it.
+ */
+export async function seedNetworks(env: Env, tx: Tx, seed: Seed): Promise<void> {
+  if (await tx.selectFrom('neutron.networks').select('id').limit(1).executeTakeFirst()) return
+  const outside = parsePrefix(seed.externalCidr)
+  if (outside?.version !== 4) throw new Error(`'${seed.externalCidr}' is no IPv4 prefix for the public network`)
+  const inside = [...(seed.privateCidr ? [seed.privateCidr] : []), ...PRIVATE]
+    .map(cidr => parsePrefix(cidr)!)
+    .find(one => !overlap(one, outside))!
+  const physical = seed.externalPhysicalNetwork ?? 'public'
+  const flat = { network_type: 'flat', physical_network: physical, segmentation_id: null }
+  const external = await network(env, tx, { project: seed.adminProject, name: 'public', segment: flat, external: true })
+  await rbacShare(tx, seed.adminProject, 'network', external, 'access_as_external')
+  await subnet(tx, { project: seed.adminProject, network: external, name: 'public-subnet', prefix: outside, dhcp: false })
+  const vxlan = { network_type: 'vxlan', physical_network: null, segmentation_id: null }
+  const own = await network(env, tx, { project: seed.project, name: 'private', segment: vxlan, external: false })
+  for (const project of seed.sharedWith ?? []) {
+    if (project !== seed.project) await rbacShare(tx, seed.project, 'network', own, 'access_as_shared', project)
+  }
+  const ownSubnet = await subnet(tx, { project: seed.project, network: own, name: 'private-subnet', prefix: inside, dhcp: true })
+  const router = randomUUID()
+  await tx
+    .insertInto('neutron.routers')
+    .values({
+      id: router,
+      project_id: seed.project,
+      name: 'router1',
+      flavor_id: null,
+      routes: json([]),
+      gateway_qos_policy_id: null,
+    })
+    .execute()
+  await portMake(env, tx, { projectId: '', networkId: external, deviceId: router, deviceOwner: GATEWAY, free: true })
+  const gateway = { subnet_id: ownSubnet, ip_address: firstOf(inside) }
+  await portMake(env, tx, {
+    projectId: seed.project,
+    networkId: own,
+    deviceId: router,
+    deviceOwner: INTERFACE,
+    free: true,
+    fixedIps: [gateway],
+  })
+  await dhcpEnsure(env, tx, own)
+  await routerEnsure(env, tx, router)
+}
+
+const firstOf = (prefix: Prefix): string => showAddress({ version: prefix.version, value: prefix.value + 1n } satisfies Address)
+
+interface NetworkSeed {
+  project: string
+  name: string
+  segment: Parameters<typeof segmentTake>[3]
+  external: boolean
+}
+
+async function network(env: Env, tx: Tx, { project, name, segment, external }: NetworkSeed): Promise<string> {
+  const id = randomUUID()
+  const mtu = mtuOf(env, segment.network_type)
+  await tx
+    .insertInto('neutron.networks')
+    .values({ id, project_id: project, name, mtu, external, is_default: external, vlan_transparent: null, qos_policy_id: null })
+    .execute()
+  await segmentTake(env, tx, id, segment, 0)
+  return id
+}
+
+interface SubnetSeed {
+  project: string
+  network: string
+  name: string
+  prefix: Prefix
+  dhcp: boolean
+}
+
+async function subnet(tx: Tx, { project, network, name, prefix, dhcp }: SubnetSeed): Promise<string> {
+  if (lastOf(prefix) - prefix.value < 7n) throw new Error(`${showPrefix(prefix)} is too small for a network`)
+  const id = randomUUID()
+  const gateway = firstOf(prefix)
+  await tx
+    .insertInto('neutron.subnets')
+    .values({
+      id,
+      project_id: project,
+      network_id: network,
+      name,
+      ip_version: prefix.version,
+      cidr: showPrefix(prefix),
+      gateway_ip: gateway,
+      enable_dhcp: dhcp,
+      host_routes: json([]),
+      allocation_pools: json(poolsFor(prefix, gateway)),
+      ipv6_ra_mode: null,
+      ipv6_address_mode: null,
+      subnetpool_id: null,
+      segment_id: null,
+    })
+    .execute()
+  return id
+}
