@@ -8,7 +8,7 @@ import { dirname } from 'node:path'
 import { type Config, loadConfig, type Settings } from '#kit/config.ts'
 import { type Log, openLog } from '#kit/log.ts'
 import { authenticate, bootstrap, bootstrapPrepare, bootstrapped } from '#services/keystone/index.ts'
-import { neutronSettings } from '#services/neutron/settings.ts'
+import { neutronSettings, seedNetworks } from '#services/neutron/index.ts'
 import { type Controller, startController } from './controller.ts'
 import { CATALOG, SERVICES } from './services.ts'
 
@@ -74,7 +74,11 @@ export async function startControlled(options: ControlledOptions, log: Log): Pro
       const prepared = (await bootstrapped(env.db.read))
         ? { ...wanted, adminHash: '', demoHash: '' }
         : await bootstrapPrepare(env, wanted)
-      await env.db.tx(tx => bootstrap(tx, prepared))
+      await env.db.tx(async tx => {
+        const { adminProjectId, demoProjectId } = await bootstrap(tx, prepared)
+        const shared = { project: demoProjectId, adminProject: adminProjectId, sharedWith: [adminProjectId] }
+        await seedNetworks(env, tx, { ...shared, externalCidr: env.config.of(neutronSettings).external_cidr })
+      })
     },
   })
 }

@@ -32,6 +32,11 @@ export const neutronSettings = settings(
       description:
         'What physical networks are on this host: NAME:BRIDGE (a bridge that Nubo makes, for which the host is the gateway), NAME:=BRIDGE (a bridge that exists) or NAME:@INTERFACE (a spare interface).',
     }),
+    external_cidr: String({
+      default: '172.24.4.0/24',
+      pattern: '^[0-9.]+/[0-9]+$',
+      description: 'Addresses of the network `public` that a new cloud starts with; the first is the gateway.',
+    }),
     local_ip: String({ default: '', description: "Address of this host's end of tunnels; empty: no networks across hosts." }),
     vxlan_port: Integer({ default: 4789, description: 'UDP port of tunnels.' }),
     dhcp_lease_duration: Integer({
