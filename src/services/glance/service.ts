@@ -1,16 +1,21 @@
 import type { Service } from '#kit/service.ts'
+import { cacheKeep } from './cache/cache.ts'
+import { cacheRoutes } from './cache/routes.ts'
 import { imageCreate } from './images/create.route.ts'
 import { imageDownload, imageUpload } from './images/data.routes.ts'
 import { imageList } from './images/list.route.ts'
+import { locationRoutes } from './images/locations.routes.ts'
 import { imagePatch } from './images/patch.route.ts'
 import { imageDelete, imageShow, imageTags, imageTurns } from './images/show.route.ts'
 import { imageImportRoute, imageStage } from './import/import.routes.ts'
 import { imageImport } from './import/import.saga.ts'
+import { locationImport } from './import/location.saga.ts'
 import { taskRoutes } from './import/tasks.routes.ts'
 import { infoRoutes } from './info/routes.ts'
 import { memberRoutes } from './members/members.routes.ts'
 import { base } from './migrations/0001_base.ts'
 import { imports } from './migrations/0002_imports.ts'
+import { cache } from './migrations/0003_cache.ts'
 import { policies } from './policy.ts'
 import { usageRoute } from './quotas.ts'
 import { schemaRoutes } from './schemas/routes.ts'
@@ -29,9 +34,10 @@ export const glance: Service = {
   wire,
   settings: glanceSettings,
   policies,
-  migrations: [base, imports],
+  migrations: [base, imports, cache],
   tasks: [sweep],
-  sagas: [imageImport],
+  sagas: [imageImport, locationImport],
+  start: async env => cacheKeep(env),
   routes: [
     ...versionRoutes,
     imageCreate,
@@ -50,5 +56,7 @@ export const glance: Service = {
     imageStage,
     imageImportRoute,
     ...taskRoutes,
+    ...locationRoutes,
+    ...cacheRoutes,
   ],
 }

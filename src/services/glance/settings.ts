@@ -20,6 +20,8 @@ export const glanceSettings = settings(
       description: 'Where the bytes of images are kept. The first is the default.',
     }),
     staging: String({ default: 'images/staging', description: 'Folder of bytes that wait for an import.' }),
+    image_cache_dir: String({ default: 'images/cache', description: "Folder of this controller's copies of images." }),
+    image_cache_max_size: Integer({ default: 10_737_418_240, minimum: 0, description: 'Most bytes of such copies.' }),
     image_size_cap: Integer({ default: 1_099_511_627_776, minimum: 1, description: 'Largest image, in bytes.' }),
     image_property_quota: Integer({ default: 128, minimum: -1, description: 'Most properties of an image; -1: any number.' }),
     image_tag_quota: Integer({ default: 128, minimum: -1, description: 'Most tags of an image; -1: any number.' }),

@@ -88,10 +88,23 @@ export interface TasksTable {
   updated_at: Generated<Date>
 }
 
+/** Copies on the disks of controllers; a row without a file is queued. */
+export interface CacheTable {
+  image_id: string
+  controller: string
+  file: string | null
+  size: number | null
+  hits: Generated<number>
+  queued_at: Generated<Date>
+  cached_at: Date | null
+  accessed_at: Date | null
+}
+
 declare module '#kit/db/index.ts' {
   interface Tables {
     'glance.images': ImagesTable
     'glance.members': MembersTable
     'glance.tasks': TasksTable
+    'glance.cache': CacheTable
   }
 }

@@ -1,8 +1,8 @@
 /** The versions document. A minor version says what the service can do; all are served under /v2. Source: glance/api/versions.py. */
 import { type Call, route } from '#kit/http/route.ts'
 
-/** The newest, then all others. 2.8 and 2.10 to 2.13 are those of several stores; 2.14 and 2.16 those of the image cache. */
-const CURRENT = 17
+/** The newest, then all others. 2.8 and 2.10 to 2.13 are those of several stores; 2.14, 2.16 and 2.18 those of the image cache. */
+const CURRENT = 18
 const MINORS = Array.from({ length: CURRENT + 1 }, (_, i) => CURRENT - i)
 
 const versions = ({ self }: Pick<Call, 'self'>) => ({

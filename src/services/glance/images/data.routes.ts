@@ -1,9 +1,11 @@
 /** The bytes of an image: upload and download, as streams. */
 import { randomUUID } from 'node:crypto'
+import type { Readable } from 'node:stream'
 import { json } from '#kit/db/index.ts'
 import { badRequest, conflict, Fault, forbidden, gone, rangeNotSatisfiable, unsupportedMedia } from '#kit/fault.ts'
 import { bytes, type Call, route } from '#kit/http/route.ts'
 import type { Env } from '#kit/service.ts'
+import { cacheOpen, cacheQueue } from '../cache/cache.ts'
 import { fileRemove } from '../files/index.ts'
 import { quotaEnforce } from '../quotas.ts'
 import { locationsOpen, type Range, type Store, storeNamed } from '../stores.ts'
@@ -128,6 +130,14 @@ export async function uploadUndo(env: Env, id: string, file: string, to: Image['
     .execute()
 }
 
+/** The bytes from the cache, or from where they are. What is far away is cached from then on. */
+async function imageRead(env: Env, image: Pick<Image, 'id' | 'locations'>, range?: Range): Promise<Readable> {
+  const cached = await cacheOpen(env, image.id, range)
+  if (cached) return cached
+  if (image.locations.every(l => l.file === null)) await cacheQueue(env.db.read, env, image.id)
+  return locationsOpen(env, image.locations, range)
+}
+
 /** An image's bytes, for other services: nobody is asked for permission here. Throws notFound when it has none. */
 export async function imageOpen(env: Env, id: string): Promise<{ size: number | null; stream: AsyncIterable<Buffer> }> {
   const row = await env.db.read
@@ -137,7 +147,7 @@ export async function imageOpen(env: Env, id: string): Promise<{ size: number | 
     .where('status', 'in', ['active', 'deactivated'])
     .executeTakeFirst()
   if (!row || row.locations.length === 0) throw noImage(id)
-  return { size: row.size, stream: await locationsOpen(env, row.locations) }
+  return { size: row.size, stream: await imageRead(env, { id, locations: row.locations }) }
 }
 
 export const imageDownload = route({
@@ -163,7 +173,7 @@ export const imageDownload = route({
     const length = (range ? range.end - range.start + 1 : size) ?? undefined
     const type = 'application/octet-stream'
     if (method === 'HEAD' || length === 0) return bytes('', { length, type })
-    return bytes(await locationsOpen(env, image.locations, range), { length, type })
+    return bytes(await imageRead(env, image, range), { length, type })
   },
 })
 

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { ADMIN, MEMBER } from '#kit/http/test.ts'
+import { cacheFill } from '../cache/cache.ts'
 import { imageCloud } from '../testing.ts'
 
 const as = MEMBER
@@ -92,4 +94,39 @@ test('a URL may be a location of an image', async t => {
   assert.deepEqual([part.status, part.body], [206, 'by'])
   assert.equal((await patch([{ op: 'remove', path: '/locations/0' }])).status, 403)
   assert.equal((await patch([{ op: 'replace', path: '/locations', value: [{ url: `${at}/other`, metadata: {} }] }])).status, 400)
+})
+
+test('the location API reads and hashes what a URL has, and refuses what is not as was said', async t => {
+  const { call, image, settled } = await imageCloud(t, OPEN)
+  const at = await web(t, 'some bytes')
+  const add = async (value?: string) => {
+    const { id } = await image({}, { as })
+    const validation_data = value && { os_hash_algo: 'sha256', os_hash_value: value }
+    const { status } = await call(`POST /image/v2/images/${id}/locations`, { as, body: { url: `${at}/image`, validation_data } })
+    await settled()
+    return { id, status, ...(await call(`GET /image/v2/images/${id}`, { as })).body }
+  }
+  const good = await add('4b8d1f9a'.repeat(8)) // some other bytes
+  assert.deepEqual([good.status, good.os_hash_value], ['queued', null])
+  const { status, checksum, id } = await add()
+  assert.deepEqual([status, checksum], ['active', createHash('md5').update('some bytes').digest('hex')])
+  assert.equal((await call(`GET /image/v2/images/${id}/locations`, { as })).status, 403)
+  assert.equal((await call(`GET /image/v2/images/${id}/locations`)).body[0].url, `${at}/image`)
+})
+
+test('images are cached by hand and read from there', async t => {
+  const { call, image, upload, env } = await imageCloud(t)
+  const { id } = await image({}, { as })
+  assert.equal((await call(`PUT /image/v2/cache/${id}`)).status, 400)
+  await upload(id, 'bytes', { as })
+  assert.equal((await call('GET /image/v2/cache', { as })).status, 403)
+  assert.equal((await call(`PUT /image/v2/cache/${id}`)).status, 202)
+  await cacheFill(env)
+  assert.equal((await call(`GET /image/v2/images/${id}/file`, { as })).body, 'bytes')
+  const { body } = await call('GET /image/v2/cache')
+  assert.deepEqual([body.queued_images, body.cached_images[0].image_id, body.cached_images[0].hits], [[], id, 1])
+  assert.equal((await call('DELETE /image/v2/cache', { headers: { 'x-image-cache-clear-target': 'x' } })).status, 400)
+  assert.equal((await call('DELETE /image/v2/cache')).status, 204)
+  assert.deepEqual((await call('GET /image/v2/cache')).body.cached_images, [])
+  assert.equal((await call('DELETE /image/v2/cache/nothing')).status, 404)
 })
