@@ -173,15 +173,17 @@ export function lastWords(log: string): string {
   return lines.join('; ').slice(-2000)
 }
 
-/** The processes of a user, by the kernel's list: everything that runs as a guest, whatever the pid file says. */
-export async function pidsOfUser(uid: number): Promise<number[]> {
-  const found: number[] = []
+/** The processes of users `first` to `first + count - 1`, by the kernel's list: everything that runs as a guest, whatever pid files say. */
+export async function pidsOfUsers(first: number, count: number): Promise<{ pid: number; uid: number }[]> {
+  const found: { pid: number; uid: number }[] = []
+  const within = (uid: number) => uid >= first && uid < first + count
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue
     const status = await readMaybe(`/proc/${name}/status`)
     if (!status || /^State:\s+[ZX]/m.test(status)) continue
     const ids = /^Uid:\s+(\d+)\s+(\d+)/m.exec(status)
-    if (ids && (Number(ids[1]) === uid || Number(ids[2]) === uid)) found.push(Number(name))
+    const uid = ids?.slice(1).map(Number).find(within)
+    if (uid !== undefined) found.push({ pid: Number(name), uid })
   }
   return found
 }

@@ -187,6 +187,17 @@ export interface HostInventory {
   traits: string[]
 }
 
+/** Something that nova's agent made on the host. */
+export interface HostThing {
+  kind: 'guest' | 'process' | 'group' | 'tap' | 'folder'
+  /** Pid, name of the group or tap, path. */
+  name: string
+  /** The guest's id that it carries; null where it has none. */
+  guest: string | null
+  /** False: no guest on this host asks for it. */
+  wanted: boolean
+}
+
 /** Standard diagnostics (microversion 2.48). Times in nanoseconds, memory in MiB as the API has it. */
 export interface Diagnostics {
   state: 'pending' | 'running' | 'paused' | 'shutdown' | 'crashed' | 'suspended'

@@ -6,7 +6,7 @@
  * may meet on one guest, since all of it is idempotent and an older revision never undoes a newer one.
  */
 import { notice, verb } from '#kit/link/index.ts'
-import type { Diagnostics, Disk, Guest, GuestSpec, HostInventory, ImageRef, Nic, Power, Rescue } from './spec.ts'
+import type { Diagnostics, Disk, Guest, GuestSpec, HostInventory, HostThing, ImageRef, Nic, Power, Rescue } from './spec.ts'
 
 export type * from './spec.ts'
 
@@ -69,6 +69,9 @@ export const cacheImage = verb<{ image: ImageRef }, Record<string, never>>('nova
   idempotent: true,
 })
 export const hostInventory = verb<Record<string, never>, HostInventory>('nova.host-inventory', { deadline: 30, idempotent: true })
+
+/** Everything of nova's on the host, and the guest that it belongs to, for `nubo audit`. */
+export const inventory = verb<Record<string, never>, HostThing[]>('nova.inventory', { deadline: 60, idempotent: true })
 
 /** Controller → host, no answer: "ask `desired` again". */
 export const poke = notice<{ id?: string }>('nova.poke')

@@ -75,11 +75,15 @@ export function driverContract(name: string, make: () => Promise<Place>): void {
       await driver.open()
     })
     after(async () => {
+      await driver.ensure(specOf(place.image))
       for (const guest of await driver.list()) await driver.destroy(guest.id)
       const left = await place.residue()
+      await driver.ensure(specOf(place.image))
+      await driver.wipe()
+      const wiped = await place.residue()
       await driver.close()
       await place.close()
-      assert.deepEqual(left, [], 'nothing of any guest is left')
+      assert.deepEqual([left, wiped], [[], []], 'nothing of any guest is left')
     })
     const ensured = async (over: Partial<GuestSpec> = {}) => {
       const spec = specOf(place.image, over)
@@ -100,6 +104,8 @@ export function driverContract(name: string, make: () => Promise<Place>): void {
       assert.deepEqual(await driver.ensure(spec), guest)
       assert.deepEqual(await driver.inspect(spec.id), guest)
       assert.ok((await driver.list()).some(g => g.id === spec.id))
+      const things = await driver.things()
+      assert.ok(things.length > 0 && things.every(thing => thing.wanted && thing.guest === spec.id), JSON.stringify(things))
       assert.equal(await driver.consoleOutput(spec.id, 1), 'ready\r\n')
       assert.equal(await driver.consoleOutput(spec.id, 0), '')
       assert.deepEqual(
@@ -110,6 +116,7 @@ export function driverContract(name: string, make: () => Promise<Place>): void {
       assert.equal(await driver.inspect(spec.id), null)
       await driver.destroy(spec.id)
       assert.deepEqual(await place.residue(), [])
+      assert.deepEqual(await driver.things(), [])
       stop()
     })
 

@@ -9,7 +9,7 @@
  * work, unavailable for what is missing on the host (a program, space, memory).
  */
 import type { Duplex } from 'node:stream'
-import type { Diagnostics, Disk, Guest, GuestSpec, HostInventory, ImageRef, Nic, Power, Rescue } from '../spec.ts'
+import type { Diagnostics, Disk, Guest, GuestSpec, HostInventory, HostThing, ImageRef, Nic, Power, Rescue } from '../spec.ts'
 
 export interface Options {
   signal?: AbortSignal
@@ -82,4 +82,9 @@ export interface ComputeDriver {
   cacheImage(image: ImageRef, options?: Options): Promise<void>
   /** Drops cached images that no guest uses and that were not used for `seconds`. Returns how many. */
   ageImages(seconds: number): Promise<number>
+
+  /** Everything of ours on this host, as the host itself has it, and whether a guest here asks for it. */
+  things(): Promise<HostThing[]>
+  /** Removes everything of ours from this host: guests, cached images, what interrupted work left. The driver is of no use after. */
+  wipe(): Promise<void>
 }

@@ -188,6 +188,7 @@ function served(driver: ComputeDriver, poked: (id?: string) => Promise<void>): S
     serve(verbs.quiesce, ({ id }, { signal }) => driver.quiesce(id, { signal }).then(done)),
     serve(verbs.unquiesce, ({ id }, { signal }) => driver.unquiesce(id, { signal }).then(done)),
     serve(verbs.cacheImage, ({ image }, { signal }) => driver.cacheImage(image, { signal }).then(done)),
+    serve(verbs.inventory, () => driver.things()),
     serve(verbs.hostInventory, () => driver.inventory()),
     hear(verbs.poke, ({ id }) => poked(id)),
   ]

@@ -376,6 +376,12 @@ export function memoryDriver(options: MemoryOptions): ComputeDriver {
       for (const id of old) images.delete(id)
       return old.length
     },
+    things: async () => [...world.guests.keys()].map(id => ({ kind: 'guest', name: id, guest: id, wanted: true })),
+    async wipe() {
+      for (const guest of world.guests.values()) interrupt(guest, unavailable('The host is wiped.'))
+      world.guests.clear()
+      images.clear()
+    },
   }
 }
 

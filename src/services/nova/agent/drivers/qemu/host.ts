@@ -2,9 +2,9 @@
 // this is, which machines and CPU features it has. The answers hold for one QEMU, one kernel and one boot, and are kept in a file under
 // that key, so that the agent's next start takes no time.
 import { createHash } from 'node:crypto'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, stat } from 'node:fs/promises'
 import { arch, hostname, release } from 'node:os'
-import { join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { cgroupsFind, groupNames, groupPids, groupRemove } from '#host/cgroup/index.ts'
 import { cpuTraits, firmwareDescriptors, hostNumbers } from '#host/qemu/inventory.ts'
 import {
@@ -18,11 +18,11 @@ import {
   versionNumber,
   withPackage,
 } from '#host/qemu/probe.ts'
-import { bootId, signalPid } from '#host/qemu/process.ts'
+import { bootId, pidsOfUsers, signalPid } from '#host/qemu/process.ts'
 import { tapList, tapRemove } from '#host/qemu/tap.ts'
 import { reason, unavailable } from '#kit/fault.ts'
 import type { LinkLog } from '#kit/link/index.ts'
-import type { HostInventory } from '../../../spec.ts'
+import type { HostInventory, HostThing } from '../../../spec.ts'
 import type { ImageSource } from '../../driver.ts'
 import { imageCache } from './images.ts'
 import type { Host } from './live.ts'
@@ -106,6 +106,7 @@ export async function openHost(options: QemuOptions, changed: Host['changed']): 
   const uids = uidRange(scope)
   const [probeUid] = uids
   await mkdir(dataDir, { recursive: true, mode: 0o711 })
+  await reachable(dataDir)
   let findings: Findings
   try {
     findings = await findOut({ ...options, dataDir }, probeUid)
@@ -121,6 +122,7 @@ export async function openHost(options: QemuOptions, changed: Host['changed']): 
     uids: [uids[0] + 1, uids[1] - 1],
   })
   const host: Host = {
+    dataDir,
     log: options.log,
     store,
     images: imageCache({ folder: join(dataDir, '_base'), source: options.images, uid: probeUid }),
@@ -154,6 +156,44 @@ export async function sweep(host: Host, guests: { id: string; uid: number }[]): 
   for (const tap of await tapList(host.netns)) {
     const ours = tap.uid !== undefined && tap.uid >= first && tap.uid < first + count
     if (ours && !uids.has(tap.uid as number)) await tapRemove(tap.name, host.netns)
+  }
+}
+
+/** Everything of ours, as the kernel and the file system have it; `guests` are those that should be here. */
+export async function thingsOf(
+  host: Host,
+  guests: ReadonlyMap<string, { uid: number; running: boolean; taps: string[] }>,
+): Promise<HostThing[]> {
+  const things: HostThing[] = []
+  const add = (kind: HostThing['kind'], name: string, guest: string | null, wanted: boolean) =>
+    things.push({ kind, name, guest, wanted })
+  const [first, count] = uidRange(host.scope.slice('nubo-'.length))
+  const byUid = new Map([...guests].map(([id, { uid }]) => [uid, id]))
+  for (const path of await host.store.folders()) {
+    const id = basename(path)
+    add('folder', path, id.startsWith('.') ? null : id, guests.has(id))
+  }
+  for (const name of await groupNames(host.cgroups, host.scope))
+    add('group', `${host.scope}/${name}`, name, guests.get(name)?.running === true)
+  for (const tap of await tapList(host.netns)) {
+    if (tap.uid === undefined || tap.uid < first || tap.uid >= first + count) continue
+    const id = byUid.get(tap.uid) ?? null
+    add('tap', tap.name, id, id !== null && guests.get(id)?.taps.includes(tap.name) === true)
+  }
+  for (const { pid, uid } of await pidsOfUsers(first, count)) {
+    const id = byUid.get(uid) ?? null
+    add('process', String(pid), id, id !== null && guests.get(id)?.running === true)
+  }
+  return things
+}
+
+/** Faults: unavailable, naming the folder, when guests' users could not reach their files. */
+export async function reachable(folder: string): Promise<void> {
+  for (let at = resolve(folder); ; at = dirname(at)) {
+    const { mode } = await stat(at)
+    if ((mode & 0o001) === 0)
+      throw unavailable(`Guests run as users of their own, who cannot pass through ${at}: chmod o+x ${at}.`)
+    if (at === dirname(at)) return
   }
 }
 

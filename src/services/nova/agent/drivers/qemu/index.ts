@@ -2,6 +2,7 @@
 
 import { rm } from 'node:fs/promises'
 import { connect } from 'node:net'
+import { groupRemove } from '#host/cgroup/index.ts'
 import { conflict, notFound, reason } from '#kit/fault.ts'
 import type { Disk, Guest, GuestSpec, ImageRef } from '../../../spec.ts'
 import { specCheck } from '../../check.ts'
@@ -9,7 +10,7 @@ import type { ComputeDriver, Options } from '../../driver.ts'
 import { queued } from '../../queue.ts'
 import { guestDiagnostics } from './diagnostics.ts'
 import { diskFile, diskGrow } from './disks.ts'
-import { type Findings, inventoryOf, openHost, type QemuOptions, sweep } from './host.ts'
+import { type Findings, inventoryOf, openHost, type QemuOptions, sweep, thingsOf } from './host.ts'
 import { dropTaps, resizeNode } from './hotplug.ts'
 import { type Host, type Live, liveOf, note, view } from './live.ts'
 import { machineDisk, RESCUE_DISK } from './machine.ts'
@@ -322,5 +323,21 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       await host().images.get(image, opts)
     },
     ageImages: async seconds => host().images.age(seconds, usedImages()),
+
+    async things() {
+      const guests = [...lives].map(([id, { record }]) => {
+        const running = record.power === 'running' || record.power === 'paused'
+        return [id, { uid: record.uid, running, taps: record.spec.nics.map(nic => nic.tap) }] as const
+      })
+      return thingsOf(host(), new Map(guests))
+    },
+    async wipe() {
+      for (const live of [...lives.values()]) await destroyGuest(host(), live)
+      lives.clear()
+      await sweep(host(), [])
+      await host().store.wipe()
+      await groupRemove(host().cgroups, host().scope)
+      await rm(host().dataDir, { recursive: true, force: true })
+    },
   }
 }

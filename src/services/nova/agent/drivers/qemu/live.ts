@@ -13,6 +13,7 @@ import type { GuestRecord, Store } from './store.ts'
 
 /** What all guests of a driver share. */
 export interface Host {
+  dataDir: string
   log: LinkLog
   store: Store
   images: ImageCache

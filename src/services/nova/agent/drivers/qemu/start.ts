@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { groupEnsure, groupOomKills, groupPids, groupRemove } from '#host/cgroup/index.ts'
 import { argv, rootPorts } from '#host/qemu/argv.ts'
 import { pickFirmware, withPackage } from '#host/qemu/probe.ts'
-import { lastWords, launch, lockHeld, pidAlive, pidGone, pidRead, pidsOfUser, signalPid } from '#host/qemu/process.ts'
+import { lastWords, launch, lockHeld, pidAlive, pidGone, pidRead, pidsOfUsers, signalPid } from '#host/qemu/process.ts'
 import { type Qmp, QmpClosed, qmpConnect } from '#host/qemu/qmp.ts'
 import { tapEnsure, tapList, tapRemove } from '#host/qemu/tap.ts'
 import { Fault, internal, reason, unavailable } from '#kit/fault.ts'
@@ -187,7 +187,7 @@ async function guestPids(host: Host, live: Live): Promise<number[]> {
   const pids = new Set(await groupPids(host.cgroups, groupOf(host, live.id)))
   const filed = await pidRead(pid)
   if (filed && (await pidAlive(filed))) pids.add(filed.pid)
-  for (const candidate of await pidsOfUser(live.record.uid)) {
+  for (const { pid: candidate } of await pidsOfUsers(live.record.uid, 1)) {
     const cwd = await readlink(`/proc/${candidate}/cwd`).catch(() => '')
     if (cwd.startsWith(folder)) pids.add(candidate)
   }

@@ -62,6 +62,8 @@ export interface Store {
   paths(id: string): Paths
   /** Ids of all guests on disk; leftovers of interrupted creations and destroys are cleared away. */
   scan(): Promise<string[]>
+  /** All that is in the folders of guests and of their sockets, as paths. */
+  folders(): Promise<string[]>
   read(id: string): Promise<GuestRecord | undefined>
   write(record: GuestRecord): Promise<void>
   /** Makes the guest's folder with its first record, with a user that no other guest has. */
@@ -69,6 +71,8 @@ export interface Store {
   /** The sockets' folder, the guest user's own. */
   runFolder(record: GuestRecord): Promise<void>
   remove(id: string): Promise<void>
+  /** Removes the folders of all guests. */
+  wipe(): Promise<void>
 }
 
 /** `uids`: the range of numeric users, [first, count]; nobody else's on this host. */
@@ -132,6 +136,20 @@ export function guestStore(options: { folder: string; runFolder: string; uids: [
         else if (/^\.(new|gone)-/.test(name)) await rm(join(folder, name), { recursive: true, force: true })
       }
       return ids
+    },
+    async folders() {
+      const within = async (path: string) =>
+        (
+          await readdir(path).catch((error: NodeJS.ErrnoException) => {
+            if (error.code === 'ENOENT') return []
+            throw error
+          })
+        ).map(name => join(path, name))
+      return [...(await within(folder)), ...(await within(runFolder))]
+    },
+    async wipe() {
+      await rm(folder, { recursive: true, force: true })
+      await rm(runFolder, { recursive: true, force: true })
     },
     write: record => writeWhole(paths(record.spec.id).record, JSON.stringify(record, null, 1)),
     async create(spec) {

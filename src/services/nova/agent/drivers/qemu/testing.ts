@@ -66,7 +66,8 @@ export async function qemuPlace(): Promise<Place & { dataDir: string; images: Ma
         const cwd = await readlink(`/proc/${pid}/cwd`).catch(() => '')
         if (cwd.startsWith(dataDir)) processes.push(`process ${pid} in ${cwd}`)
       }
-      const files = [...(await readdir(join(dataDir, 'guests'))), ...(await readdir(`/run/nubo-${scope}/guests`))]
+      const names = (path: string) => readdir(path).catch(() => [])
+      const files = [...(await names(join(dataDir, 'guests'))), ...(await names(`/run/nubo-${scope}/guests`))]
       return [
         ...taps.map(tap => `tap ${tap.name}`),
         ...groups.map(g => `group ${g}`),
