@@ -47,6 +47,11 @@ export interface Run {
   readonly env: Env
   /** Runs when everything is undone, in the transaction that closes the saga. `error` says what failed, with its step. */
   ifUndone(fn: (tx: Tx, error: SagaFailure) => Promise<void>): void
+  /**
+   * Runs when every step is done, in the transaction that closes the saga: for what tells the world that the resource is free again, since
+   * whoever sees that may start the next saga at once. It should not be able to fail; if it does, the saga is taken up again later.
+   */
+  ifDone(fn: (tx: Tx) => Promise<void>): void
   /** A step in the database alone. `fn` may run again (see `Db.tx`). */
   step<T>(name: string, fn: (tx: Tx) => Promise<T>, undo?: (tx: Tx) => Promise<void>): Promise<T>
   /** A step on a machine. */

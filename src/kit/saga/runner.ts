@@ -192,6 +192,7 @@ class Execution implements Run {
   readonly #undos: Undo[] = []
   readonly #around: Surroundings
   #undone: ((tx: Tx, failure: SagaFailure) => Promise<void>) | undefined
+  #done: ((tx: Tx) => Promise<void>) | undefined
   #failure: SagaFailure | null
   #cancelled: boolean
 
@@ -223,6 +224,10 @@ class Execution implements Run {
 
   ifUndone(fn: (tx: Tx, failure: SagaFailure) => Promise<void>): void {
     this.#undone = fn
+  }
+
+  ifDone(fn: (tx: Tx) => Promise<void>): void {
+    this.#done = fn
   }
 
   async step<T>(name: string, fn: (tx: Tx) => Promise<T>, undo?: (tx: Tx) => Promise<void>): Promise<T> {
@@ -429,6 +434,7 @@ class Execution implements Run {
         .executeTakeFirst()
       if (gone.numDeletedRows === 0n) throw new Lost('the lease was lost')
       if (this.#failure) await this.#undone?.(tx, this.#failure)
+      else await this.#done?.(tx)
       await tx
         .updateTable('kit.sagas')
         .set({ state: 'running' })

@@ -147,6 +147,17 @@ export const neighbours = {
     return []
   },
 
+  /** Adds a group to all ports of a server or takes it away. Throws notFound for an unknown group. */
+  async securityGroupOfServer(
+    _env: Env,
+    _tx: Tx,
+    _server: { id: string; project_id: string },
+    name: string,
+    _verb: 'add' | 'remove',
+  ): Promise<void> {
+    throw notFound(`Security group ${name} not found.`)
+  },
+
   /** Whether these ports are wired on their host; throws when one cannot be. */
   async portsWired(_db: Query, _portIds: readonly string[]): Promise<boolean> {
     return true

@@ -3,6 +3,9 @@ import { badRequest } from '#kit/fault.ts'
 import type { Call, Route } from '#kit/http/route.ts'
 import type { Saga } from '#kit/saga/index.ts'
 import type { Service } from '#kit/service.ts'
+import { instanceActionRoutes } from './actions/list.routes.ts'
+import { operate } from './actions/operation.ts'
+import { actionRoutes } from './actions/routes.ts'
 import { discoveryRoutes } from './discovery.routes.ts'
 import { flavorAccessRoutes } from './flavors/access.routes.ts'
 import { flavorRoutes } from './flavors/routes.ts'
@@ -28,6 +31,8 @@ const routes: Route[] = [
   ...keypairRoutes,
   ...serverListRoutes,
   ...serverRoutes,
+  ...actionRoutes,
+  ...instanceActionRoutes,
 ]
 
 /** A URL may name a project: it must be the token's. */
@@ -58,6 +63,6 @@ export const nova: Service = {
   policies,
   migrations,
   settings: novaSettings,
-  sagas: [createServer, deleteServer] as unknown as Saga<never>[],
+  sagas: [createServer, deleteServer, operate] as unknown as Saga<never>[],
   hostVerbs: [...hostVerbs, metadataServed],
 }

@@ -3,105 +3,68 @@ import type { TestContext } from 'node:test'
 import { parseConfig } from '#kit/config.ts'
 import { sql } from '#kit/db/index.ts'
 import { testDb } from '#kit/db/test.ts'
-import { conflict, notFound } from '#kit/fault.ts'
+import { notFound } from '#kit/fault.ts'
 import { testCloud } from '#kit/http/test.ts'
-import { dial, hostsOpen, memoryWay, serve } from '#kit/link/index.ts'
+import { dial, hostsOpen, memoryWay, type OpenHosts } from '#kit/link/index.ts'
 import { connected, keptLog } from '#kit/link/testing.ts'
 import { openLog } from '#kit/log.ts'
 import { type Saga, sagaRunner, sagaStart } from '#kit/saga/index.ts'
 import type { Env } from '#kit/service.ts'
 import { placement } from '#services/placement/index.ts'
+import { type MemoryWorld, memoryDriver, memoryWorld, type Verb } from './agent/drivers/memory/index.ts'
+import { type NovaAgent, novaAgent } from './agent/link.ts'
 import { neighbours } from './neighbours.ts'
 import { serverResource, serversInsert } from './servers/store.ts'
 import { nova } from './service.ts'
 import { novaSettings } from './settings.ts'
-import type { Guest, GuestSpec, HostInventory } from './spec.ts'
-import * as verbs from './verbs.ts'
 
 export const IMAGE = '70a599e0-31e7-49b7-b260-868f441e862b'
 
-export const inventory = (host: string, more: Partial<HostInventory> = {}): HostInventory => ({
-  hostname: host,
-  hypervisorType: 'fake',
-  hypervisorVersion: 1000,
-  accelerator: 'memory',
-  architecture: 'x86_64',
-  vcpus: 32,
-  memoryMb: 65_536,
-  memoryFreeMb: 60_000,
-  diskGb: 1000,
-  diskFreeGb: 900,
-  uptimeSeconds: 1,
-  loadAverage: [0, 0, 0],
-  cpu: { vendor: 'x', model: 'y', topology: { sockets: 1, cores: 32, threads: 1 }, features: ['sse'] },
-  traits: [],
-  ...more,
-})
-
-/** A pretended host: what guests it has. */
+/** A pretended host: its guests, and ways to make its verbs slow or fail. */
 export interface FakeHost {
   name: string
-  guests: Map<string, { spec: GuestSpec; guest: Guest }>
-  /** Makes the next `ensure` fail with this. */
-  fail?: Error
-  /** Makes `ensure` wait for it. */
-  gate?: Promise<void>
+  world: MemoryWorld
+  guests: MemoryWorld['guests']
+  agent: NovaAgent
+  /** What a verb fails with. */
+  fail?: (verb: Verb) => Error | undefined
+  /** Milliseconds that a verb takes. */
+  slow?: (verb: Verb) => number
   close(): Promise<void>
 }
 
-const seen = (spec: GuestSpec, power: Guest['power'] = spec.power): Guest => ({
-  id: spec.id,
-  revision: spec.revision,
-  power,
-  wanted: spec.power,
-  since: new Date().toISOString(),
-})
-
-/** Connects a pretended host and reports it. */
+/** Connects a pretended host; it has reported itself when this resolves. */
 export async function fakeHost(
-  hosts: ReturnType<typeof hostsOpen>,
+  hosts: OpenHosts,
   name: string,
-  more: Partial<HostInventory> = {},
+  size: { vcpus?: number; memoryMb?: number; diskGb?: number } = {},
 ): Promise<FakeHost> {
-  const guests: FakeHost['guests'] = new Map()
+  const world = memoryWorld()
   const link = dial({ host: name, ways: [memoryWay(hosts, name)], log: keptLog() })
-  const host: FakeHost = { name, guests, close: () => link.close() }
-  const have = (id: string) => {
-    const found = guests.get(id)
-    if (!found) throw notFound(`There is no guest ${id} here.`)
-    return found
+  const driver = memoryDriver({
+    world,
+    hostname: name,
+    vcpus: 32,
+    memoryMb: 65_536,
+    ...size,
+    fail: verb => host.fail?.(verb),
+    delay: verb => host.slow?.(verb) ?? 0,
+  })
+  await driver.open()
+  const agent = novaAgent({ link, driver, log: keptLog() })
+  const host: FakeHost = {
+    name,
+    world,
+    guests: world.guests,
+    agent,
+    async close() {
+      await agent.close()
+      await driver.close()
+      await link.close()
+    },
   }
-  link.serve([
-    serve(verbs.ensure, async spec => {
-      await host.gate
-      const failure = host.fail
-      if (failure) throw failure
-      const guest = seen(spec)
-      guests.set(spec.id, { spec, guest })
-      return guest
-    }),
-    serve(verbs.destroy, ({ id }) => {
-      guests.delete(id)
-      return {}
-    }),
-    serve(verbs.power, ({ id, to }) => {
-      const found = have(id)
-      found.guest = { ...found.guest, power: to, wanted: to }
-      return found.guest
-    }),
-    serve(verbs.reboot, ({ id }) => {
-      const found = have(id)
-      if (found.guest.power !== 'running') throw conflict('The guest does not run.')
-      return found.guest
-    }),
-    serve(verbs.consoleOutput, ({ id, lines }) => {
-      have(id)
-      const all = ['one', 'two', 'three']
-      return { output: (lines === undefined ? all : all.slice(-lines)).join('\n') }
-    }),
-  ])
   await connected(link)
-  await link.ask(verbs.report, { full: true, guests: [], inventory: inventory(name, more) })
+  await agent.sync()
   return host
 }
 

@@ -51,7 +51,8 @@ async function desiredOf({ known, only }: DesiredArgs, { env, host }: On): Promi
 async function reported({ guests, inventory }: Report, { env, host }: On): Promise<Record<string, never>> {
   if (inventory) await env.db.tx(tx => hostReport(tx, env, host, inventory))
   const news = await differing(env.db.read, host, guests)
-  for (const guest of guests.filter(({ id }) => news.has(id))) await env.db.tx(tx => guestSeen(tx, host, guest))
+  for (const guest of guests.filter(({ id, destroying }) => news.has(id) && !destroying))
+    await env.db.tx(tx => guestSeen(tx, host, guest))
   return {}
 }
 

@@ -125,7 +125,7 @@ async function finish(
       { deadline: seconds },
     )
   }
-  await run.step('activate', async tx => {
+  run.ifDone(async tx => {
     await serverUpdate(tx, serverId, {
       vm_state: 'active',
       task_state: null,

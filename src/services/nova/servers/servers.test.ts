@@ -124,7 +124,7 @@ test('a hundred creates over the quota admit exactly the quota', async t => {
 
 test('a host that fails is left for another; a bad image fails at once, with its reason', async t => {
   const { call, settled, hosts } = await computeCloud(t, ['host1', 'host2'])
-  for (const host of hosts) host.fail = unavailable('no space left on the disk')
+  for (const host of hosts) host.fail = verb => (verb === 'ensure' ? unavailable('no space left on the disk') : undefined)
   const create = async () => {
     const made = await call('POST /compute/v2.1/servers', { body: { server: NEW }, headers: at('2.37') })
     await settled()
@@ -137,7 +137,7 @@ test('a host that fails is left for another; a bad image fails at once, with its
   const other = await create()
   assert.equal(other.status, 'ACTIVE')
   assert.equal(other['OS-EXT-SRV-ATTR:host'], 'host2')
-  for (const host of hosts) host.fail = badRequest('the image has a backing file')
+  for (const host of hosts) host.fail = verb => (verb === 'ensure' ? badRequest('the image has a backing file') : undefined)
   const bad = await create()
   assert.match(bad.fault.message, /'boot'.*backing file/)
   assert.equal(bad['OS-EXT-SRV-ATTR:host'], null)
@@ -149,16 +149,12 @@ test('a host that fails is left for another; a bad image fails at once, with its
 
 test('a server that is being built can be deleted', async t => {
   const { call, settled, hosts, db } = await computeCloud(t)
-  let open: () => void = () => {}
-  hosts[0]!.gate = new Promise<void>(resolve => {
-    open = resolve
-  })
+  hosts[0]!.slow = verb => (verb === 'ensure' ? 60_000 : 0)
   const made = await call('POST /compute/v2.1/servers', { body: { server: NEW }, headers: at('2.37') })
   const { id } = made.body.server
   while ((await sagaList(db.read))[0]?.step !== 'boot') await new Promise(resolve => setImmediate(resolve))
   assert.equal((await call(`GET /compute/v2.1/servers/${id}`)).body.server.status, 'BUILD')
   assert.equal((await call(`DELETE /compute/v2.1/servers/${id}`)).status, 204)
-  open()
   await settled()
   assert.equal((await call(`GET /compute/v2.1/servers/${id}`)).status, 404)
   assert.equal(hosts[0]!.guests.size, 0)

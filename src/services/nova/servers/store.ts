@@ -33,6 +33,9 @@ export async function serverTake(tx: Tx, ctx: Pick<Context, 'isAdmin' | 'project
   return row
 }
 
+/** Values of columns to be written. */
+export type ServerValues = Partial<Insertable<ServersTable>>
+
 const JSON_COLUMNS = ['flavor', 'image', 'metadata', 'build', 'nics', 'security_groups', 'fault', 'resize', 'rescue'] as const
 
 /** A row's values as parameters: jsonb columns as JSON. */
@@ -51,7 +54,7 @@ export async function serversInsert(tx: Tx, rows: readonly Insertable<ServersTab
 }
 
 /** Changes a server's row, and the time at which it was changed. */
-export async function serverUpdate(tx: Tx, id: string, values: Partial<Insertable<ServersTable>>): Promise<void> {
+export async function serverUpdate(tx: Tx, id: string, values: ServerValues): Promise<void> {
   await tx
     .updateTable('nova.servers')
     .set({ updated_at: sql`now()`, ...(parameters(values) as object) })
@@ -60,7 +63,7 @@ export async function serverUpdate(tx: Tx, id: string, values: Partial<Insertabl
 }
 
 /** As {@link serverUpdate}, and the guest is to be another: its revision grows. Returns the new revision. */
-export async function serverChange(tx: Tx, id: string, values: Partial<Insertable<ServersTable>>): Promise<number> {
+export async function serverChange(tx: Tx, id: string, values: ServerValues): Promise<number> {
   const row = await tx
     .updateTable('nova.servers')
     .set({ updated_at: sql`now()`, revision: sql`revision + 1`, ...(parameters(values) as object) })
