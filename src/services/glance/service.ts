@@ -1,4 +1,5 @@
 import type { Service } from '#kit/service.ts'
+import { glanceAudit } from './audit.ts'
 import { cacheKeep } from './cache/cache.ts'
 import { cacheRoutes } from './cache/routes.ts'
 import { imageCreate } from './images/create.route.ts'
@@ -38,6 +39,7 @@ export const glance: Service = {
   tasks: [sweep],
   sagas: [imageImport, locationImport],
   start: async env => cacheKeep(env),
+  audit: glanceAudit,
   routes: [
     ...versionRoutes,
     imageCreate,

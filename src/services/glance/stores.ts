@@ -20,7 +20,7 @@ export interface Store {
 export const HTTP = 'http'
 
 /** Every store that can be written, the default first. */
-export function storesOf(env: Env): Store[] {
+export function storesOf(env: Pick<Env, 'config'>): Store[] {
   return env.config.of(glanceSettings).stores.map(({ id, description, path }, i) => ({
     id,
     description,
@@ -38,7 +38,8 @@ export function storeNamed(env: Env, id?: string): Store {
 }
 
 /** Folder of staged bytes. */
-export const stagingFolder = (env: Env): string => resolve(env.config.dataDir, env.config.of(glanceSettings).staging)
+export const stagingFolder = (env: Pick<Env, 'config'>): string =>
+  resolve(env.config.dataDir, env.config.of(glanceSettings).staging)
 
 /** How a location looks on the wire. Paths of controllers are nobody's business. */
 export const locationUrl = ({ store, file, url }: Location): string => url ?? `file://${store}/${file}`

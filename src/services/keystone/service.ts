@@ -3,6 +3,7 @@ import type { Service } from '#kit/service.ts'
 import { appCredRoutes } from './app_creds/app_creds.ts'
 import { grantRoutes } from './assignments/grants.ts'
 import { assignmentRoutes } from './assignments/list.route.ts'
+import { keystoneAudit } from './audit.ts'
 import { scopeRoutes } from './auth/scopes.routes.ts'
 import { credentialRoutes } from './credentials/credentials.ts'
 import { signedRoutes } from './credentials/signed.routes.ts'
@@ -83,5 +84,6 @@ export const keystone: Service = {
   settings: keystoneSettings,
   migrations: [base],
   tasks: [sweep, directories],
+  audit: keystoneAudit,
   start: env => identityOf(env).start(),
 }

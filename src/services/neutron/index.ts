@@ -1,4 +1,5 @@
 // What other services, and the roles that mount this one, may use of networking.
+export { portsBound } from './audit.ts'
 export type { FixedIp, WantedIp } from './ports/allocate.ts'
 export type { PortGiven, PortMade } from './ports/store.ts'
 export { type Seed, seedNetworks } from './seed.ts'

@@ -1,6 +1,7 @@
 import type { Route } from '#kit/http/route.ts'
 import type { Service } from '#kit/service.ts'
 import { routesOf } from './api/routes.ts'
+import { neutronAudit } from './audit.ts'
 import { extensionRoutes } from './extensions.ts'
 import { floatingips } from './floatingips/floatingips.ts'
 import { pokesStart } from './hosts/changed.ts'
@@ -44,6 +45,7 @@ export const neutron: Service = {
   routes,
   policies,
   settings: neutronSettings,
+  audit: neutronAudit,
   migrations: [base],
   tasks: [schedule],
   on: [projectGone],

@@ -5,6 +5,7 @@ import type { InventoriesTable } from './tables.ts'
 
 export type { Consumer, Resources } from './allocations/store.ts'
 export { usagesOf } from './allocations/store.ts'
+export { allocationList } from './audit.ts'
 export { placement } from './service.ts'
 
 /** What a provider has of one class. */

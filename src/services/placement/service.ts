@@ -1,5 +1,6 @@
 import { sql } from '#kit/db/index.ts'
 import type { Service } from '#kit/service.ts'
+import { placementAudit } from './audit.ts'
 import { base } from './migrations/0001_base.ts'
 import { STANDARD_CLASSES, STANDARD_TRAITS } from './standard.ts'
 import './tables.ts'
@@ -16,6 +17,7 @@ export const placement: Service = {
   routes: [],
   policies: [],
   migrations: [base],
+  audit: placementAudit,
   async start({ db }) {
     await sql`insert into placement.classes (name) select unnest(${STANDARD_CLASSES}::text[]) on conflict do nothing`.execute(
       db.read,

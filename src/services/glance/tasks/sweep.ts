@@ -1,4 +1,4 @@
-import { sql } from '#kit/db/index.ts'
+import { type Query, sql } from '#kit/db/index.ts'
 import type { Env } from '#kit/service.ts'
 import { task } from '#kit/task.ts'
 import { fileList, fileRemove } from '../files/index.ts'
@@ -22,7 +22,7 @@ export const sweep = task({
         (await fileList(folder)).filter(f => f.age > YOUNG).map(f => f.name),
       )
     }
-    const named = await filesNamed(env)
+    const named = await filesNamed(env.db.read)
     for (const [folder, names] of found) {
       for (const name of names) {
         if (named.has(name)) continue
@@ -46,10 +46,10 @@ async function uploadsEnd(env: Env): Promise<void> {
 }
 
 /** Every file that a row names: read after the folders were, so that a file that is in use is never taken for garbage. */
-export async function filesNamed(env: Pick<Env, 'db'>): Promise<Set<string>> {
+export async function filesNamed(db: Query): Promise<Set<string>> {
   const { rows } = await sql<{ name: string }>`
     select l ->> 'file' as name from glance.images, jsonb_array_elements(locations) l where l ->> 'file' is not null
     union select upload from glance.images where upload is not null
-    union select stage from glance.images where stage is not null`.execute(env.db.read)
+    union select stage from glance.images where stage is not null`.execute(db)
   return new Set(rows.map(r => r.name))
 }
