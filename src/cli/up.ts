@@ -130,8 +130,6 @@ const tail = (file: string): string => readFileSync(file, 'utf8').trimEnd().spli
 async function serve(options: Asked['options'], detached: boolean): Promise<number> {
   const progress = detached ? (line: string) => void process.send?.({ say: line }) : say
   const log = openLog({ level: options.logLevel as 'info', readable: detached ? false : undefined })
-  // Nothing else need hold the process while it waits for its database.
-  const alive = setInterval(() => {}, 2 ** 30)
   const ended = new Promise<string>(end => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => end(signal))
   })
@@ -158,8 +156,6 @@ async function serve(options: Asked['options'], detached: boolean): Promise<numb
     log.fatal({ err: error }, 'could not start')
     await new Promise(sent => process.send?.({ failed: error instanceof Error ? error.message : String(error) }, sent))
     return 1
-  } finally {
-    clearInterval(alive)
   }
 }
 
