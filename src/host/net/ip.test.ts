@@ -135,3 +135,10 @@ test('namespaces are made and removed, each twice', { skip: root }, async t => {
   await netnsDelete(name)
   assert.equal((await netnsList()).has(name), false)
 })
+
+test('a namespace with a pair of links all its own is removed too', { skip: root }, async t => {
+  const name = await testNetns(t, 'pair')
+  await batch({ netns: name }, [['link', 'add', 'p0', 'type', 'veth', 'peer', 'name', 'p1']])
+  await netnsDelete(name)
+  assert.equal((await netnsList()).has(name), false)
+})

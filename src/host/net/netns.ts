@@ -27,8 +27,8 @@ export async function netnsEnsure(place: RunPlace, name: string): Promise<void> 
 export async function netnsDelete(name: string): Promise<void> {
   if (!(await netnsList()).has(name)) return
   for (const pid of await netnsPids(name)) await processEnd(pid, 'SIGKILL')
-  // The kernel takes a namespace apart some time after its name is gone; links that go now cannot be met again by who makes it anew.
-  const pairs = [...(await linkList({ netns: name })).values()].filter(link => link.kind === 'veth')
+  // (A pair with both ends inside goes with it.) The kernel takes a namespace apart some time after its name is gone; links that go now cannot be met again by who makes it anew.
+  const pairs = [...(await linkList({ netns: name })).values()].filter(link => link.kind === 'veth' && link.parent === null)
   await batch(
     { netns: name },
     pairs.map(link => ['link', 'del', link.name]),
