@@ -56,6 +56,8 @@ interface Download {
   promise: Promise<BaseImage>
   waiting: number
   stop: AbortController
+  /** From now on who wants the image begins again. */
+  forget(): void
 }
 
 /**
@@ -146,10 +148,11 @@ export function imageCache(options: { folder: string; source: ImageSource; uid?:
       }
       if (!running) {
         const stop = new AbortController()
-        const promise = download(image, path, stop.signal).finally(() => downloads.delete(name))
+        const promise = download(image, path, stop.signal).finally(() => running?.forget())
         promise.catch(() => undefined) // each who waits gets it
-        running = { promise, waiting: 0, stop }
-        downloads.set(name, running)
+        const mine: Download = { promise, waiting: 0, stop, forget: () => downloads.get(name) === mine && downloads.delete(name) }
+        running = mine
+        downloads.set(name, mine)
       }
       return await shared(running, signal)
     },
@@ -175,6 +178,8 @@ export function imageCache(options: { folder: string; source: ImageSource; uid?:
 /** Waits for a download that others may wait for too: the last one to give up stops it. */
 async function shared(running: Download, signal: AbortSignal | undefined): Promise<BaseImage> {
   running.waiting++
+  if (signal?.aborted) leave(running)
+  signal?.throwIfAborted()
   const { promise: aborted, reject } = Promise.withResolvers<never>()
   aborted.catch(() => undefined)
   const onAbort = () => reject(signal?.reason)
@@ -183,8 +188,15 @@ async function shared(running: Download, signal: AbortSignal | undefined): Promi
     return await Promise.race([running.promise, aborted])
   } finally {
     signal?.removeEventListener('abort', onAbort)
-    if (--running.waiting === 0) running.stop.abort(new Error('nobody waits for this image any more'))
+    if (signal?.aborted) leave(running)
+    else running.waiting--
   }
+}
+
+function leave(running: Download): void {
+  if (--running.waiting > 0) return
+  running.forget()
+  running.stop.abort(new Error('nobody waits for this image any more'))
 }
 
 const ZEROS = Buffer.alloc(1 << 20)
@@ -195,6 +207,7 @@ async function receive(path: string, bytes: AsyncIterable<Uint8Array>, image: Im
   const file = await open(path, 'wx', 0o644)
   let at = 0
   try {
+    signal.throwIfAborted()
     for await (const chunk of bytes) {
       signal.throwIfAborted()
       hash?.update(chunk)
