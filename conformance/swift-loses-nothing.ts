@@ -349,14 +349,10 @@ async function heal(): Promise<void> {
     for (const daemon of daemons) {
       for (let host = 1; host <= HOSTS; host++) {
         const done = await pass(host, daemon)
-        work +=
-          (done.sent ?? 0) +
-          (done.removed ?? 0) +
-          (done.quarantined ?? 0) +
-          (done.delivered ?? 0) +
-          (done.rows ?? 0) +
-          (done.rebuilt ?? 0) +
-          (done.failures ?? 0)
+        const CHANGES = ['sent', 'removed', 'quarantined', 'delivered', 'rows', 'rebuilt', 'committed', 'failures']
+        const changed = CHANGES.reduce((sum, what) => sum + (done[what] ?? 0), 0)
+        work += changed
+        if (changed && round > 3) say(`    host ${host}, ${daemon}: ${JSON.stringify(done)}`)
       }
     }
     say(`  healing, round ${round}: ${work} changes`)

@@ -68,7 +68,8 @@ export function startHost(options: HostOptions): Host {
 /** One App for a host that listens: the server is told apart by the caller's `X-Backend-Role`. */
 export function hostApp(servers: Record<Role, App>): App {
   return req => {
-    const role = req.headers['x-backend-role']
+    const { 'x-backend-role': role, 'x-backend-method': method } = req.headers
+    if (method) req.method = method
     return servers[role === 'account' || role === 'container' ? role : 'object'](req)
   }
 }

@@ -19,7 +19,7 @@ export type Metadata = Record<string, [value: string, timestamp: string]>
 export function openHandle(path: string, schema?: string): Handle | null {
   const isNew = !existsSync(path)
   if (isNew && schema === undefined) return null
-  if (isNew) mkdirSync(dirname(path), { recursive: true })
+  if (isNew) makeFolders(dirname(path), 3)
   const db = new DatabaseSync(path, { timeout: 5000 })
   db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA case_sensitive_like = ON')
   db.function('chexor', { deterministic: true, varargs: true }, (old, ...parts) => chexor(String(old), parts.join('-')))
@@ -39,6 +39,19 @@ export function openHandle(path: string, schema?: string): Handle | null {
     one: <T>(sql: string, ...args: SQLInputValue[]) => prepare(sql).get(...args) as T | undefined,
     all: <T>(sql: string, ...args: SQLInputValue[]) => prepare(sql).all(...args) as T[],
     run: (sql, ...args) => Number(prepare(sql).run(...args).changes),
+  }
+}
+
+/** Makes a database's folder: hash, suffix, partition, kind; never the device's, which is gone when it is not there. */
+function makeFolders(path: string, above: number): void {
+  try {
+    mkdirSync(path)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return
+    if (code !== 'ENOENT' || above === 0) throw error
+    makeFolders(dirname(path), above - 1)
+    makeFolders(path, 0)
   }
 }
 

@@ -10,9 +10,11 @@ type Value<K extends OperationName> = ReturnType<Operations[K]>
 /** A database said no: `damaged` when the file is not what SQLite wrote. */
 export class DatabaseError extends Error {
   readonly code: number
-  constructor(message: string, code: number) {
+  readonly system: string
+  constructor(message: string, code: number, system: string) {
     super(message)
     this.code = code
+    this.system = system
   }
   /** SQLITE_CORRUPT or SQLITE_NOTADB. */
   get damaged(): boolean {
@@ -20,7 +22,10 @@ export class DatabaseError extends Error {
   }
   /** SQLITE_FULL, SQLITE_IOERR, SQLITE_READONLY, SQLITE_CANTOPEN: the device is at fault. */
   get device(): boolean {
-    return [8, 10, 13, 14].includes(this.code & 0xff)
+    return (
+      [8, 10, 13, 14].includes(this.code & 0xff) ||
+      ['ENOENT', 'ENOSPC', 'EROFS', 'EIO', 'EACCES', 'ENOTDIR'].includes(this.system)
+    )
   }
 }
 
@@ -61,7 +66,7 @@ function start(): Thread {
     const ask = thread.waiting.get(told.id)
     thread.waiting.delete(told.id)
     if (thread.waiting.size === 0) worker.unref()
-    if (told.error) ask?.reject(new DatabaseError(told.error.message, told.error.errcode))
+    if (told.error) ask?.reject(new DatabaseError(told.error.message, told.error.errcode, told.error.code))
     else ask?.resolve(told.value)
   })
   worker.on('error', error => {

@@ -235,12 +235,12 @@ export async function beginWrite(disk: Disk, policy: number): Promise<Writing> {
       if (heldBytes >= HOLD) await flush()
     },
     async commit(dir, metadata, name, isNew) {
-      const top = isNew ? await makeDir(dir) : null
+      const top = isNew ? await makeDir(disk, dir) : null
       await flush(tail(sums.table(), metadata))
       await file!.datasync()
       await file!.close()
       file = null
-      await publish(temporary, dir, name)
+      await publish(disk, temporary, dir, name)
       await syncMade(dir, top)
     },
     async abandon() {
@@ -265,12 +265,12 @@ function trim(buffers: Buffer[], skip: number): Buffer[] {
   return out
 }
 
-async function publish(temporary: string, dir: string, name: string): Promise<void> {
+async function publish(disk: Disk, temporary: string, dir: string, name: string): Promise<void> {
   try {
     await rename(temporary, join(dir, name))
   } catch (error) {
     if (!failedWith(error, 'ENOENT')) throw error
-    const made = await makeDir(dir) // a cleaner took the empty folder away in between
+    const made = await makeDir(disk, dir) // a cleaner took the empty folder away in between
     await rename(temporary, join(dir, name))
     await syncMade(dir, made)
   }

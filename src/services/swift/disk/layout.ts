@@ -40,9 +40,25 @@ export async function syncDir(path: string): Promise<void> {
   }
 }
 
-/** Makes a folder and its missing parents; answers the topmost one that was made, null when all were there. */
-export async function makeDir(path: string): Promise<string | null> {
-  return (await mkdir(path, { recursive: true })) ?? null
+/**
+ * Makes a folder on a device and its missing parents; answers the topmost one that was made, null when all were there. Never makes the
+ * device's own folder: ENOENT when that is gone, or a lost disk would go on living on the file system under it.
+ */
+export async function makeDir(disk: Disk, path: string): Promise<string | null> {
+  if (path.length <= deviceDir(disk).length)
+    throw Object.assign(new Error(`device ${disk.device} is not there`), { code: 'ENOENT' })
+  try {
+    await mkdir(path)
+    return path
+  } catch (error) {
+    if (failedWith(error, 'EEXIST')) return null
+    if (!failedWith(error, 'ENOENT')) throw error
+    const top = await makeDir(disk, join(path, '..'))
+    await mkdir(path).catch(again => {
+      if (!failedWith(again, 'EEXIST')) throw again
+    })
+    return top ?? path
+  }
 }
 
 /** Syncs the parents of folders that `makeDir` made, the lowest first: `path` and what is above it down to the parent of `top`. */
@@ -59,8 +75,8 @@ export async function syncMade(path: string, top: string | null): Promise<void> 
 export async function putFile(disk: Disk, path: string, bytes: Buffer | string): Promise<void> {
   const temporary = join(tmpDir(disk, 0), temporaryName())
   const dir = join(path, '..')
-  const top = await makeDir(dir)
-  await mkdir(tmpDir(disk, 0), { recursive: true })
+  const top = await makeDir(disk, dir)
+  await makeDir(disk, tmpDir(disk, 0))
   const handle = await open(temporary, 'wx')
   try {
     await handle.writeFile(bytes)
@@ -102,7 +118,7 @@ export async function isFull(disk: Disk, reserve: number, bytes: number): Promis
 export async function quarantine(disk: Disk, kind: string, dir: string): Promise<string> {
   const name = dir.slice(dir.lastIndexOf('/') + 1)
   const target = join(deviceDir(disk), 'quarantined', kind, name)
-  await mkdir(join(target, '..'), { recursive: true })
+  await makeDir(disk, join(target, '..'))
   try {
     await rename(dir, target)
     await syncDir(join(dir, '..'))

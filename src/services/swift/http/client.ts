@@ -1,5 +1,5 @@
 /** Calls to account, container and object servers: in this process where the server is here, else over HTTP. */
-import { Agent, request as httpRequest } from 'node:http'
+import { Agent, request as httpRequest, METHODS } from 'node:http'
 import { type App, answer, type Headers, once, ownEnv, parseQuery, quote, type Req, type Res, refuse } from './message.ts'
 
 export type Role = 'account' | 'container' | 'object'
@@ -105,7 +105,9 @@ function remote(
   options: DialOptions,
 ): Promise<Res> {
   return new Promise(resolve => {
-    const headers: Headers = { ...call.headers, 'x-backend-role': role }
+    // verbs of the store's own, which HTTP parsers do not know, travel in a header
+    const isOwn = !METHODS.includes(call.method)
+    const headers: Headers = { ...call.headers, 'x-backend-role': role, ...(isOwn ? { 'x-backend-method': call.method } : {}) }
     const streaming = call.body != null && !Buffer.isBuffer(call.body)
     const length = Buffer.isBuffer(call.body) ? call.body.length : call.body == null ? 0 : (call.length ?? null)
     if (length === null || call.footers) headers['transfer-encoding'] = 'chunked'
@@ -126,7 +128,7 @@ function remote(
       agent,
       host: ip,
       port,
-      method: call.method,
+      method: isOwn ? 'POST' : call.method,
       path: quote(path) + (call.query ? `?${call.query}` : ''),
       headers,
       signal: call.signal,
