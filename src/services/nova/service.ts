@@ -6,6 +6,7 @@ import type { Service } from '#kit/service.ts'
 import { instanceActionRoutes } from './actions/list.routes.ts'
 import { operate } from './actions/operation.ts'
 import { actionRoutes } from './actions/routes.ts'
+import { novaAudit } from './audit.ts'
 import { discoveryRoutes } from './discovery.routes.ts'
 import { flavorAccessRoutes } from './flavors/access.routes.ts'
 import { flavorRoutes } from './flavors/routes.ts'
@@ -63,6 +64,7 @@ export const nova: Service = {
   policies,
   migrations,
   settings: novaSettings,
+  audit: novaAudit,
   sagas: [createServer, deleteServer, operate] as unknown as Saga<never>[],
   hostVerbs: [...hostVerbs, metadataServed],
 }
