@@ -124,9 +124,6 @@ export const policies: PolicyRule[] = [
     create_floatingip_port_forwarding update_floatingip_port_forwarding delete_floatingip_port_forwarding`,
   ),
   ...rules(PARENT_READER, 'get_floatingip_port_forwarding'),
-  // l3 conntrack helper
-  ...rules(PARENT_MEMBER, 'create_router_conntrack_helper update_router_conntrack_helper delete_router_conntrack_helper'),
-  ...rules(PARENT_READER, 'get_router_conntrack_helper'),
   // metering
   ...rules(MANAGER, 'create_metering_label delete_metering_label create_metering_label_rule delete_metering_label_rule'),
   ...rules(OWN_READER, 'get_metering_label get_metering_label_rule'),

@@ -1,29 +1,55 @@
 import type { Route } from '#kit/http/route.ts'
 import type { Service } from '#kit/service.ts'
+import { addressGroupRoutes, addressGroups } from './addressgroups/groups.ts'
+import { agents, schedulerRoutes } from './agents/agents.ts'
 import { routesOf } from './api/routes.ts'
 import { neutronAudit } from './audit.ts'
 import { extensionRoutes } from './extensions.ts'
+import { flavorRoutes, flavors, profiles } from './flavors/flavors.ts'
 import { floatingips } from './floatingips/floatingips.ts'
 import { pokesStart } from './hosts/changed.ts'
 import { schedule } from './hosts/schedule.ts'
 import { hostVerbs } from './hosts/verbs.ts'
 import { base } from './migrations/0001_base.ts'
+import { availabilityRoutes } from './networks/availability.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
+import { forwardings } from './portforwardings/forwardings.ts'
 import { ports } from './ports/ports.ts'
 import { quotaRoutes } from './quotas/routes.ts'
+import { rbacPolicies } from './rbac/policies.ts'
 import { interfaceRoutes } from './routers/interfaces.ts'
 import { extraRoutes, routers } from './routers/routers.ts'
+import { scopes } from './scopes/scopes.ts'
 import { groupRoutes } from './securitygroups/groups.ts'
 import { rules, templates } from './securitygroups/rules.ts'
+import { segments } from './segments/segments.ts'
 import { neutronSettings } from './settings.ts'
+import { prefixRoutes, subnetpools } from './subnetpools/subnetpools.ts'
 import { subnets } from './subnets/subnets.ts'
 import './tables.ts'
 import { projectGone } from './tenants.ts'
 import { versionRoutes } from './versions.ts'
 import { wire } from './wire.ts'
 
-const nouns = [networks, subnets, ports, routers, floatingips, rules, templates]
+const nouns = [
+  networks,
+  subnets,
+  subnetpools,
+  scopes,
+  addressGroups,
+  ports,
+  routers,
+  floatingips,
+  forwardings,
+  rules,
+  templates,
+  rbacPolicies,
+  agents,
+  segments,
+  flavors,
+  profiles,
+]
 
 const routes: Route[] = [
   ...versionRoutes(() => nouns.filter(noun => !noun.parent).map(noun => noun.plural)),
@@ -33,6 +59,11 @@ const routes: Route[] = [
   ...interfaceRoutes,
   ...extraRoutes,
   ...quotaRoutes,
+  ...prefixRoutes,
+  ...addressGroupRoutes,
+  ...schedulerRoutes,
+  ...availabilityRoutes,
+  ...flavorRoutes,
 ]
 
 /** Networking: everything it has. */

@@ -140,10 +140,6 @@ create table neutron.port_forwardings (
 create index port_forwardings_floating on neutron.port_forwardings (floatingip_id, id);
 create index port_forwardings_port on neutron.port_forwardings (internal_port_id);
 
-create table neutron.conntrack_helpers (
-  id text primary key, router_id text not null references neutron.routers on delete cascade, protocol text not null, port integer not null,
-  helper text not null, unique (router_id, protocol, port, helper));
-
 create table neutron.rbac_policies (
   id text primary key, project_id text not null, object_type text not null, object_id text not null, action text not null,
   target_project text not null, unique (object_type, object_id, action, target_project));
@@ -200,8 +196,7 @@ values (gen_random_uuid(), 'egress', 'IPv4', null, true, true), (gen_random_uuid
 `
 
 const ALL = [
-  'subports', 'trunks', 'flavor_profiles', 'host_networks', 'router_bindings', 'dhcp_bindings', 'agents', 'quotas', 'rbac_policies',
-  'conntrack_helpers', 'port_forwardings', 'floating_ips', 'port_security_groups', 'ip_allocations', 'ports', 'routers', 'flavors',
+  'subports', 'trunks', 'flavor_profiles', 'host_networks', 'router_bindings', 'dhcp_bindings', 'agents', 'quotas', 'rbac_policies', 'port_forwardings', 'floating_ips', 'port_security_groups', 'ip_allocations', 'ports', 'routers', 'flavors',
   'service_profiles', 'default_security_group_rules', 'security_group_rules', 'address_groups', 'security_groups', 'subnets', 'segments',
   'networks', 'subnetpools', 'address_scopes', 'qos_rules', 'qos_policies',
 ] // biome-ignore format: one list

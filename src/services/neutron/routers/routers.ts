@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { json, sql } from '#kit/db/index.ts'
+import { json } from '#kit/db/index.ts'
 import { badRequest } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
@@ -47,19 +47,8 @@ export const routers = resource({
     flavor_id: nullableUuid({ update: false }),
     enable_default_route_ecmp: bool(false),
     enable_default_route_bfd: bool(false),
-    conntrack_helpers: shown(S.Array(S.Unknown()), { column: null, read: (_, row) => row.helpers }),
   },
-  columns: () => [
-    GATEWAY_INFO.as('gateway'),
-    sql<
-      string[]
-    >`array(select distinct a.availability_zone from neutron.router_bindings b join neutron.agents a on a.host = b.host
-      and a.agent_type = 'L3 agent' where b.router_id = neutron.routers.id and a.availability_zone is not null)`.as('zones'),
-    sql<
-      Row[]
-    >`coalesce((select jsonb_agg(jsonb_build_object('protocol', h.protocol, 'port', h.port, 'helper', h.helper) order by h.id)
-      from neutron.conntrack_helpers h where h.router_id = neutron.routers.id), '[]')`.as('helpers'),
-  ],
+  columns: () => [GATEWAY_INFO.as('gateway')],
   create: routerMake,
   update: routerChange,
   remove: routerRemove,
