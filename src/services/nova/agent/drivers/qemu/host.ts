@@ -201,7 +201,7 @@ export async function reachable(folder: string): Promise<void> {
 export function computeTraits(findings: Pick<Findings, 'features'>, firmware: string[]): string[] {
   const traits = [
     'COMPUTE_DEVICE_TAGGING',
-    'COMPUTE_EXTEND_VOLUME',
+    'COMPUTE_VOLUME_EXTEND',
     'COMPUTE_GRAPHICS_MODEL_BOCHS',
     'COMPUTE_GRAPHICS_MODEL_CIRRUS',
     'COMPUTE_GRAPHICS_MODEL_NONE',
