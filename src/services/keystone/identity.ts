@@ -1,4 +1,4 @@
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import type { Db, Query } from '#kit/db/index.ts'
 import { sql } from '#kit/db/index.ts'
 import type { Static } from '#kit/http/schema.ts'
@@ -61,9 +61,12 @@ function repository(folder: string): KeyRepository {
   return { folder, keys: () => open().keys(), reload: () => open().reload() }
 }
 
+/** A configured path: as it stands when absolute, else below the data folder. */
+export const folderOf = (env: Env, path: string): string => resolve(env.config.dataDir, path)
+
 function identityMake(env: Env): Identity {
   const settings = env.config.of(keystoneSettings)
-  const at = (folder: string) => resolve(join(env.config.dataDir, '.'), folder)
+  const at = (folder: string) => folderOf(env, folder)
   const { identity, jwt_tokens: jwt } = settings
   const tokens = tokenCache<Token>(settings.token.cache_size)
   const facts = tokenCache<Facts>(settings.token.cache_size)

@@ -13,12 +13,15 @@ import { endpointFilterRoutes } from './endpoint_filter/endpoint_filter.ts'
 import { endpointRoutes } from './endpoints/endpoints.ts'
 import { federatedAuthRoutes } from './federation/auth.routes.ts'
 import { federationRoutes } from './federation/providers.ts'
+import { samlIdpRoutes } from './federation/saml_idp.ts'
+import { samlSpRoutes } from './federation/saml_sp.ts'
 import { groupRoutes } from './groups/groups.ts'
 import { healthRoute } from './health.route.ts'
 import { identityOf } from './identity.ts'
 import { legacyRoutes } from './legacy.routes.ts'
 import { limitRoutes } from './limits/limits.ts'
 import { base } from './migrations/0001_base.ts'
+import { usedAssertions } from './migrations/0002_used_assertions.ts'
 import { consumerRoutes } from './oauth1/consumers.ts'
 import { oauth1Routes } from './oauth1/oauth1.ts'
 import { oauth2Route } from './oauth2/token.route.ts'
@@ -55,6 +58,8 @@ const routes: Route[] = [
   ...regionRoutes,
   ...serviceRoutes,
   ...endpointRoutes,
+  ...samlIdpRoutes,
+  ...samlSpRoutes,
   ...federatedAuthRoutes,
   ...legacyRoutes,
   ...signedRoutes,
@@ -82,7 +87,7 @@ export const keystone: Service = {
   routes,
   policies,
   settings: keystoneSettings,
-  migrations: [base],
+  migrations: [base, usedAssertions],
   tasks: [sweep, directories],
   audit: keystoneAudit,
   start: env => identityOf(env).start(),

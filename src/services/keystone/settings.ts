@@ -196,6 +196,32 @@ export const keystoneSettings = settings(
         }),
         { default: [], description: 'OpenID Connect providers whose tokens are taken.' },
       ),
+      saml: Array(
+        Object({
+          identity_provider: String({ description: 'Identity provider, as its resource is called.' }),
+          entry_point: String({ pattern: '^https?://', description: 'Where browsers log in.' }),
+          certificate: String({ description: 'File with the certificate it signs with (PEM).' }),
+          entity_id: Optional(String({ description: 'Our name there, and the audience that assertions must have.' })),
+          issuer: Optional(String({ description: 'Its name, which assertions must carry.' })),
+        }),
+        { default: [], description: 'SAML 2.0 providers whose assertions are taken.' },
+      ),
+    }),
+    saml: Object({
+      certfile: String({
+        default: 'keystone/saml/signing.pem',
+        description: 'Certificate that our assertions are signed with; made if missing.',
+      }),
+      keyfile: String({ default: 'keystone/saml/signing.key', description: 'Its key.' }),
+      assertion_expiration_time: Integer({
+        default: 3600,
+        minimum: 1,
+        description: 'Seconds for which our assertions are good.',
+      }),
+      idp_entity_id: Optional(String({ description: 'Our name as an identity provider. By default our URL.' })),
+      idp_sso_endpoint: Optional(String({ description: 'Login URL told in the metadata.' })),
+      idp_organization_name: String({ default: 'Nubo', description: 'Organization told in the metadata.' }),
+      idp_organization_url: String({ default: 'https://example.com/', description: 'Its URL.' }),
     }),
     oauth1: Object({
       request_token_duration: Integer({ default: 28800, minimum: 0, description: 'Seconds; 0 for ever.' }),

@@ -334,6 +334,11 @@ export interface StalesTable {
   at: Generated<Date>
 }
 
+export interface UsedAssertionsTable {
+  id: string
+  at: Generated<Date>
+}
+
 declare module '#kit/db/index.ts' {
   interface Tables {
     'keystone.projects': ProjectsTable
@@ -373,5 +378,6 @@ declare module '#kit/db/index.ts' {
     'keystone.domain_config': DomainConfigTable
     'keystone.revocations': RevocationsTable
     'keystone.stales': StalesTable
+    'keystone.used_assertions': UsedAssertionsTable
   }
 }

@@ -14,6 +14,10 @@ export const sweep = task({
       await sql`delete from keystone.stales where at < now() - interval '1 hour'`.execute(tx)
       await sql`delete from keystone.revocations where revoked_at < now() - ${life} * interval '1 second'
         and (expires_at is null or expires_at < now())`.execute(tx)
+      await sql`delete from keystone.used_assertions where at < now() - interval '1 day'`.execute(tx)
+      await sql`delete from keystone.trusts where deleted_at < now() - interval '1 day' or expires_at < now() - interval '1 day'`.execute(
+        tx,
+      )
       await sql`delete from keystone.request_tokens where expires_at < now()`.execute(tx)
       await sql`delete from keystone.access_tokens where expires_at < now()`.execute(tx)
     })

@@ -30,6 +30,8 @@ export interface Catalog {
   /** Endpoints that only associated projects see, by project. */
   byProject: Map<string, Set<string>>
   groupsByProject: Map<string, EndpointGroup[]>
+  /** clouds that take our users */
+  providers: { id: string; auth_url: string; sp_url: string }[]
 }
 
 /** An entry of the catalog on the wire. */
@@ -40,9 +42,9 @@ export interface CatalogEntry {
   endpoints: Endpoint[]
 }
 
-/** Reads all of it: four queries. */
+/** Reads all of it: five queries. */
 export async function catalogLoad(db: Query): Promise<Catalog> {
-  const [services, endpoints, associations, groups] = await Promise.all([
+  const [services, endpoints, associations, groups, providers] = await Promise.all([
     db.selectFrom('keystone.services').selectAll().where('enabled', '=', true).orderBy('type').orderBy('id').execute(),
     db.selectFrom('keystone.endpoints').selectAll().where('enabled', '=', true).orderBy('id').execute(),
     db.selectFrom('keystone.project_endpoints').selectAll().execute(),
@@ -50,6 +52,12 @@ export async function catalogLoad(db: Query): Promise<Catalog> {
       .selectFrom('keystone.project_endpoint_groups as p')
       .innerJoin('keystone.endpoint_groups as g', 'g.id', 'p.endpoint_group_id')
       .select(['p.project_id', 'g.id', 'g.filters'])
+      .execute(),
+    db
+      .selectFrom('keystone.service_providers')
+      .select(['id', 'auth_url', 'sp_url'])
+      .where('enabled', '=', true)
+      .orderBy('id')
       .execute(),
   ])
   const byProject = new Map<string, Set<string>>()
@@ -63,6 +71,7 @@ export async function catalogLoad(db: Query): Promise<Catalog> {
   return {
     byProject,
     groupsByProject,
+    providers,
     services: services.map(({ id, type, name }) => ({
       id,
       type,

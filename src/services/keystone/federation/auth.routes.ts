@@ -9,7 +9,9 @@ import { identityOf } from '../identity.ts'
 import { selfUrl } from '../noun.ts'
 import { fernetOpen, fernetSeal } from '../tokens/fernet.ts'
 import { tokenView } from '../tokens/token.ts'
+import { handOver } from './handover.ts'
 import { claimAttributes, type OidcClient, oidcClient } from './oidc.ts'
+import { isSamlProvider, samlAway, samlSession } from './saml_sp.ts'
 import { assertionLogin } from './shadow.ts'
 
 // Logins by a trusted provider. A program brings the provider's access token as a bearer token and gets an unscoped token. A browser
@@ -31,7 +33,17 @@ const clientOf = (env: Env, idpId: string): OidcClient | undefined =>
 
 const bearerOf = (call: Call): string | undefined => /^Bearer\s+(\S+)$/i.exec(call.headers.authorization ?? '')?.[1]
 
-async function byBearer(call: Call) {
+/** What a provider says of the caller: by the bearer token it gave, or by the session that a SAML answer has opened. */
+async function attributesOf(call: Call, idp: string, protocol: string): Promise<Record<string, string>> {
+  const session = samlSession(call, idp, protocol)
+  if (session) return session
+  const token = bearerOf(call)
+  const client = clientOf(call.env, idp)
+  if (token === undefined || !client) throw denied()
+  return claimAttributes(await client.bearer(token))
+}
+
+async function byProvider(call: Call) {
   const { identity_provider_id: idp, protocol_id: protocol } = call.params
   const known = await call.db
     .selectFrom('keystone.protocols')
@@ -40,10 +52,7 @@ async function byBearer(call: Call) {
     .where('id', '=', protocol!)
     .executeTakeFirst()
   if (!known) throw notFound(`Could not find federated protocol ${protocol} for Identity Provider: ${idp}.`)
-  const token = bearerOf(call)
-  const client = clientOf(call.env, idp!)
-  if (token === undefined || !client) throw denied()
-  const proof = await assertionLogin(call.env, idp!, protocol!, claimAttributes(await client.bearer(token)))
+  const proof = await assertionLogin(call.env, idp!, protocol!, await attributesOf(call, idp!, protocol!))
   const issued = await issue(call.env, proof, { unscoped: true })
   call.reply.headers['X-Subject-Token'] = issued.id
   return { token: await tokenView(call.env, issued.token, true) }
@@ -51,7 +60,7 @@ async function byBearer(call: Call) {
 
 const AUTH = '/OS-FEDERATION/identity_providers/:identity_provider_id/protocols/:protocol_id/auth'
 const bearerRoute = (method: Method): Route =>
-  route({ method, path: AUTH, policy: null, auth: 'none', success: 201, handle: byBearer })
+  route({ method, path: AUTH, policy: null, auth: 'none', success: 201, handle: byProvider })
 
 interface State {
   idp: string
@@ -77,6 +86,7 @@ function originOfDashboard(call: Call): string {
 /** Sends the browser to the provider. */
 async function browserAway(call: Call, idp: string, protocol: string): Promise<unknown> {
   const origin = originOfDashboard(call)
+  if (isSamlProvider(call.env, idp)) return samlAway(call, { idp, protocol, origin })
   const client = clientOf(call.env, idp)
   if (!client) throw forbidden(`Identity Provider ${idp} is not set up for logins by browser.`)
   const secret = randomBytes(16).toString('base64url')
@@ -101,17 +111,6 @@ function stateOf(call: Call): State {
   return state
 }
 
-const escape = (text: string): string => text.replace(/[&<>"']/g, char => `&#${char.charCodeAt(0)};`)
-
-/** A page whose form hands the token to the dashboard. */
-const handOver = (origin: string, token: string): string => `<!DOCTYPE html>
-<html><head><title>Web single sign-on</title></head>
-<body><form id="sso" name="sso" action="${escape(origin)}" method="post">
-Please wait...<br>
-<input type="hidden" name="token" id="token" value="${escape(token)}">
-<noscript><input type="submit" name="submit_no_javascript" id="submit_no_javascript" value="If your JavaScript is disabled, please click to continue"></noscript>
-</form><script>window.onload = function () { document.forms['sso'].submit() }</script></body></html>`
-
 const callback = route({
   method: 'GET',
   path: CALLBACK,
@@ -133,7 +132,8 @@ const callback = route({
 
 /** Without a provider in the path: the one that has the protocol and is set up for it. */
 async function providerFor(call: Call, protocol: string): Promise<string> {
-  const ids = clientsOf(call.env).map(client => client.provider.identity_provider)
+  const { openid, saml } = identityOf(call.env).settings.federation
+  const ids = [...openid, ...saml].map(provider => provider.identity_provider)
   const rows =
     ids.length === 0
       ? []

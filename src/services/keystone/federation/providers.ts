@@ -19,7 +19,7 @@ import {
   selfUrl,
 } from '../noun.ts'
 import { Flag, Text } from '../shapes.ts'
-import { revoke } from '../tokens/stale.ts'
+import { revoke, stale } from '../tokens/stale.ts'
 import { rulesCheck } from './rules.ts'
 
 // Who may vouch for users (identity providers, each with protocols), how what they say becomes users and groups (mappings), and
@@ -175,6 +175,9 @@ export const serviceProviders: Noun = {
     values.enabled ??= false
     values.relay_state_prefix ??= 'ss:mem:'
   },
+  afterCreate: tx => stale(tx, 'catalog'),
+  afterUpdate: tx => stale(tx, 'catalog'),
+  beforeDelete: tx => stale(tx, 'catalog'),
   async beforeUpdate(_tx, _call, _row, changes) {
     if (changes.relay_state_prefix === null) changes.relay_state_prefix = 'ss:mem:'
   },

@@ -359,6 +359,8 @@ export async function tokenView(env: Env, token: Token, withCatalog: boolean): P
   }
   if (project && identityOf(env).settings.resource.admin_project_name !== undefined)
     view.is_admin_project = isAdminProject(env, facts)
+  const { providers } = await identityOf(env).catalog()
+  if (providers.length > 0) view.service_providers = providers
   if (trust) {
     view['OS-TRUST:trust'] = {
       id: trust.id,
