@@ -63,7 +63,7 @@ function assertionXml(a: Assertion, id: string, now: number, signature: string):
     `<saml:SubjectConfirmationData NotOnOrAfter="${until}" Recipient="${attribute(a.recipient)}"></saml:SubjectConfirmationData>` +
     `</saml:SubjectConfirmation></saml:Subject>` +
     `<saml:Conditions NotBefore="${instant(now - 5000)}" NotOnOrAfter="${until}"></saml:Conditions>` +
-    `<saml:AuthnStatement AuthnInstant="${instant(now)}" SessionIndex="${randomUUID().replaceAll('-', '')}" SessionNotOnOrAfter="${until}">` +
+    `<saml:AuthnStatement AuthnInstant="${instant(now)}" SessionIndex="${id}s" SessionNotOnOrAfter="${until}">` +
     `<saml:AuthnContext><saml:AuthnContextClassRef>urn:oasis:names:tc:SAML:2.0:ac:classes:Password</saml:AuthnContextClassRef>` +
     `<saml:AuthenticatingAuthority>${text(a.issuer)}</saml:AuthenticatingAuthority></saml:AuthnContext></saml:AuthnStatement>` +
     `<saml:AttributeStatement>${attributes}</saml:AttributeStatement></saml:Assertion>`
