@@ -9,6 +9,7 @@ import { type Config, loadConfig, type Settings } from '#kit/config.ts'
 import { type Log, openLog } from '#kit/log.ts'
 import { authenticate, bootstrap, bootstrapPrepare, bootstrapped } from '#services/keystone/index.ts'
 import { neutronSettings, seedNetworks } from '#services/neutron/index.ts'
+import { seedFlavors } from '#services/nova/index.ts'
 import { type Controller, startController } from './controller.ts'
 import { CATALOG, SERVICES } from './services.ts'
 
@@ -77,6 +78,7 @@ export async function startControlled(options: ControlledOptions, log: Log): Pro
       await env.db.tx(async tx => {
         const { adminProjectId, demoProjectId } = await bootstrap(tx, prepared)
         const shared = { project: demoProjectId, adminProject: adminProjectId, sharedWith: [adminProjectId] }
+        await seedFlavors(tx)
         await seedNetworks(env, tx, { ...shared, externalCidr: env.config.of(neutronSettings).external_cidr })
       })
     },

@@ -3,15 +3,19 @@
  * code calls `neighbours.x(…)` and knows nothing more of them.
  */
 
+import ipaddr from 'ipaddr.js'
 import type { Config } from '#kit/config.ts'
 import type { Context } from '#kit/context.ts'
 import type { Query, Tx } from '#kit/db/index.ts'
-import { badRequest, notFound } from '#kit/fault.ts'
+import { badRequest } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
+import * as glance from '#services/glance/index.ts'
+import * as keystone from '#services/keystone/index.ts'
+import * as neutron from '#services/neutron/index.ts'
 import * as placement from '#services/placement/index.ts'
 import { novaSettings } from './settings.ts'
 import type { HostInventory } from './spec.ts'
-import type { BuildAsked, ImageKept, NicKept } from './tables.ts'
+import type { BuildAsked, ImageKept, NetworkAsked, NicKept } from './tables.ts'
 
 /** What a server takes of a host. */
 export interface Resources {
@@ -56,11 +60,29 @@ const some = (resources: Resources): Record<string, number> =>
 
 export const neighbours = {
   /** Throws badRequest when Keystone knows no such project. */
-  async projectKnown(_db: Query, _projectId: string): Promise<void> {},
+  async projectKnown(db: Query, projectId: string): Promise<void> {
+    try {
+      await keystone.projectFetch(db, projectId)
+    } catch (error) {
+      throw badRequest(`Project ID ${projectId} is not a valid project.`, { cause: error })
+    }
+  },
 
   /** An image that the caller may use. Throws notFound. */
-  async imageFetch(_db: Query, _ctx: Context, id: string): Promise<ImageFound> {
-    throw notFound(`Image ${id} could not be found.`)
+  async imageFetch(db: Query, ctx: Context, id: string): Promise<ImageFound> {
+    const image = await glance.imageFetch(db, ctx.as('glance'), id)
+    return {
+      id: image.id,
+      name: image.name,
+      diskFormat: image.disk_format ?? 'raw',
+      containerFormat: image.container_format,
+      size: image.size,
+      minDisk: image.min_disk,
+      minRam: image.min_ram,
+      ...(image.os_hash_value !== null && { checksum: { algorithm: 'sha512' as const, hex: image.os_hash_value } }),
+      properties: image.properties,
+      status: image.status,
+    }
   },
 
   /** Hosts that have room and offer what is demanded: so many at most, drawn at random. */
@@ -122,52 +144,188 @@ export const neighbours = {
    * Checks the networks asked for `count` servers before anything is made: that they exist, may be used and are unambiguous; that
    * ports are free; that the quota has room. Answers what to take: the one network that there is in place of nothing asked.
    */
-  async networksCheck(_db: Query, _ctx: Context, asked: BuildAsked['networks'], _count: number): Promise<BuildAsked['networks']> {
-    if (asked !== 'none' && asked !== 'auto' && asked.length > 0) throw badRequest('There is no network.')
-    return 'none'
+  async networksCheck(
+    env: Env,
+    db: Query,
+    ctx: Context,
+    asked: BuildAsked['networks'],
+    count: number,
+  ): Promise<BuildAsked['networks']> {
+    const wanted = Array.isArray(asked)
+      ? asked.map(n => ({ networkId: n.network, portId: n.port, fixedIp: n.fixedIp, tag: n.tag }))
+      : asked
+    const plan = await neutron.networksForServer(env, db, { projectId: ctx.projectId ?? '', isAdmin: ctx.isAdmin, wanted, count })
+    if (plan.length === 0) return 'none'
+    return plan.map(nic => ({
+      network: nic.networkId,
+      ...(nic.portId !== null && { port: nic.portId }),
+      ...(nic.fixedIp !== null && { fixedIp: nic.fixedIp }),
+      ...(nic.tag !== null && { tag: nic.tag }),
+    }))
   },
 
   /** Security groups by name or id, as id and name. Throws badRequest for one that is unknown. */
-  async securityGroups(_db: Query, _ctx: Context, names: readonly string[]): Promise<{ id: string; name: string }[]> {
-    return names.map(name => ({ id: name, name }))
+  securityGroups: (db: Query, ctx: Context, names: readonly string[]): Promise<{ id: string; name: string }[]> =>
+    neutron.securityGroupsByName(
+      db,
+      ctx.projectId ?? '',
+      names.filter(name => name !== 'default'),
+    ),
+
+  /** The groups of a server's ports as shown. */
+  async securityGroupsOf(db: Query, serverId: string): Promise<{ id: string; name: string }[]> {
+    const ports = (await neutron.portsOfServers(db, [serverId])).get(serverId) ?? []
+    const groups = new Map(ports.flatMap(port => port.securityGroups.map(group => [group.id, group])))
+    return [...groups.values()].sort((a, b) => a.name.localeCompare(b.name))
   },
 
-  /** The groups of a server's ports as shown: those of these ids, or the project's default group for none. */
-  async securityGroupsOf(_db: Query, _projectId: string, ids: readonly string[]): Promise<{ id: string; name: string }[]> {
-    return ids.map(id => ({ id, name: id }))
-  },
-
-  /** Makes and binds a server's ports on a host. Runs twice harmlessly: ports are known by their server and place. */
+  /** Makes and binds a server's ports on a host, which wake the server's saga when they are wired. */
   async portsTake(
-    _tx: Tx,
-    _owner: Owner,
-    _host: string,
-    _asked: { networks: BuildAsked['networks']; securityGroups: string[]; hostname: string; zone: string },
+    env: Env,
+    tx: Tx,
+    owner: Owner,
+    host: string,
+    asked: { networks: BuildAsked['networks']; securityGroups: string[]; hostname: string; zone: string; wake: string },
   ): Promise<NicKept[]> {
-    return []
+    if (!Array.isArray(asked.networks)) return []
+    const binding = { host, deviceId: owner.serverId, deviceOwner: `compute:${asked.zone}`, wake: asked.wake }
+    const ours = new Set<string>()
+    const tags = new Map<string, string>()
+    const order: string[] = []
+    for (const nic of asked.networks) {
+      const id = nic.port ?? (await portMade(env, tx, owner, nic, asked))
+      if (!nic.port) ours.add(id)
+      if (nic.tag) tags.set(id, nic.tag)
+      await neutron.portBind(env, tx, id, binding)
+      order.push(id)
+    }
+    const kept = (await nicsOf(tx, [owner.serverId], ours, tags)).get(owner.serverId) ?? []
+    return kept.sort((a, b) => order.indexOf(a.portId) - order.indexOf(b.portId))
   },
 
   /** Adds a group to all ports of a server or takes it away. Throws notFound for an unknown group. */
   async securityGroupOfServer(
-    _env: Env,
-    _tx: Tx,
-    _server: { id: string; project_id: string },
+    env: Env,
+    tx: Tx,
+    server: { id: string; project_id: string },
     name: string,
-    _verb: 'add' | 'remove',
+    verb: 'add' | 'remove',
   ): Promise<void> {
-    throw notFound(`Security group ${name} not found.`)
+    const group =
+      name === 'default'
+        ? await neutron.defaultGroup(tx, server.project_id)
+        : (await neutron.securityGroupsByName(tx, server.project_id, [name]))[0]!.id
+    await neutron.securityGroupOfServer(env, tx, server.id, group, verb)
   },
 
-  /** Whether these ports are wired on their host; throws when one cannot be. */
-  async portsWired(_db: Query, _portIds: readonly string[]): Promise<boolean> {
-    return true
+  /** What servers' ports are now, in place of what was kept: their addresses may have changed, floating ones above all. */
+  async nicsNow(db: Query, servers: readonly { id: string; nics: readonly NicKept[] }[]): Promise<Map<string, NicKept[]>> {
+    const with_ = servers.filter(server => server.nics.length > 0)
+    const before = new Map(with_.flatMap(server => server.nics.map((nic, place) => [nic.portId, { nic, place }] as const)))
+    const now = await nicsOf(
+      db,
+      with_.map(server => server.id),
+    )
+    for (const nics of now.values()) {
+      for (const nic of nics) {
+        const known = before.get(nic.portId)
+        if (known) Object.assign(nic, { tag: known.nic.tag, ours: known.nic.ours })
+      }
+      nics.sort((a, b) => (before.get(a.portId)?.place ?? 99) - (before.get(b.portId)?.place ?? 99))
+    }
+    return now
+  },
+
+  /** Whether these ports are wired on their host. */
+  async portsWired(db: Query, portIds: readonly string[]): Promise<boolean> {
+    const ports = await neutron.portsByIds(db, portIds)
+    return ports.every(port => port.status === 'ACTIVE' || !port.adminStateUp)
   },
 
   /** Deletes the ports that nova made for a server, and frees the others. */
-  async portsRelease(_tx: Tx, _serverId: string): Promise<void> {},
+  async portsRelease(env: Env, tx: Tx, serverId: string, nics: readonly NicKept[]): Promise<void> {
+    const ours = new Set(nics.filter(nic => nic.ours).map(nic => nic.portId))
+    const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
+    for (const { id } of ports) await (ours.has(id) ? neutron.portDelete(env, tx, id) : neutron.portUnbind(env, tx, id))
+  },
 
   /** The bytes of an image, for a host that runs a server of it. */
-  async imageBytes(_env: Env, id: string): Promise<{ size: number | null; bytes: AsyncIterable<Uint8Array> }> {
-    throw notFound(`Image ${id} could not be found.`)
+  async imageBytes(env: Env, id: string): Promise<{ size: number | null; bytes: AsyncIterable<Uint8Array> }> {
+    const { size, stream } = await glance.imageOpen(env, id)
+    return { size, bytes: stream }
   },
+}
+
+/** A new port of a network for a server. */
+async function portMade(
+  env: Env,
+  tx: Tx,
+  owner: Owner,
+  nic: NetworkAsked,
+  asked: { securityGroups: string[]; hostname: string },
+): Promise<string> {
+  const { id } = await neutron.portCreate(env, tx, {
+    projectId: owner.projectId,
+    networkId: nic.network!,
+    ...(nic.fixedIp !== undefined && { fixedIps: [{ ip_address: nic.fixedIp }] }),
+    ...(asked.securityGroups.length > 0 && { securityGroups: asked.securityGroups }),
+    dnsName: asked.hostname,
+  })
+  return id
+}
+
+/** Servers' ports as nova keeps them. */
+async function nicsOf(
+  db: Query,
+  serverIds: readonly string[],
+  ours: ReadonlySet<string> = new Set(),
+  tags: ReadonlyMap<string, string> = new Map(),
+): Promise<Map<string, NicKept[]>> {
+  const ports = await neutron.portsOfServers(db, serverIds)
+  const ids = new Set([...ports.values()].flat().flatMap(port => port.fixedIps.map(ip => ip.subnetId)))
+  const subnets = new Map((await neutron.subnetsByIds(db, [...ids])).map(subnet => [subnet.id, subnet]))
+  const nicOf = (port: neutron.ServerPort): NicKept => ({
+    portId: port.id,
+    networkId: port.networkId,
+    network: port.networkName,
+    mac: port.macAddress,
+    mtu: port.mtu,
+    tap: `tap${port.id.slice(0, 11)}`,
+    tag: tags.get(port.id) ?? null,
+    ours: ours.has(port.id),
+    addresses: port.fixedIps.flatMap(ip => [
+      { address: ip.ip, version: ip.version, type: 'fixed' as const, mac: port.macAddress },
+      ...ip.floatingIps.map(address => ({ address, version: 4 as const, type: 'floating' as const, mac: port.macAddress })),
+    ]),
+    subnets: port.fixedIps.flatMap(ip => {
+      const subnet = subnets.get(ip.subnetId)
+      return subnet ? [subnetOf(ip.ip, subnet)] : []
+    }),
+  })
+  return new Map([...ports].map(([id, list]) => [id, list.map(nicOf)]))
+}
+
+function subnetOf(address: string, subnet: neutron.SubnetFacts): NonNullable<NicKept['subnets']>[number] {
+  return {
+    version: subnet.version,
+    dhcp: subnet.enableDhcp,
+    ipv6Mode: subnet.ipv6AddressMode,
+    address,
+    netmask: netmaskOf(subnet.cidr),
+    gateway: subnet.gatewayIp,
+    dns: subnet.dnsServers,
+    routes: subnet.hostRoutes.map(route => ({
+      network: route.destination.split('/')[0]!,
+      netmask: netmaskOf(route.destination),
+      gateway: route.nexthop,
+    })),
+  }
+}
+
+/** `10.0.0.0/24` → `255.255.255.0`. */
+function netmaskOf(cidr: string): string {
+  const [address, length] = cidr.split('/') as [string, string]
+  return address.includes(':')
+    ? ipaddr.IPv6.subnetMaskFromPrefixLength(Number(length)).toString()
+    : ipaddr.IPv4.subnetMaskFromPrefixLength(Number(length)).toString()
 }

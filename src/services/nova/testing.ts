@@ -10,13 +10,15 @@ import { connected, keptLog } from '#kit/link/testing.ts'
 import { openLog } from '#kit/log.ts'
 import { type Saga, sagaRunner, sagaStart } from '#kit/saga/index.ts'
 import type { Env } from '#kit/service.ts'
+import { glance } from '#services/glance/index.ts'
+import { keystone } from '#services/keystone/index.ts'
+import { neutron } from '#services/neutron/index.ts'
 import { placement } from '#services/placement/index.ts'
 import { type MemoryWorld, memoryDriver, memoryWorld, type Verb } from './agent/drivers/memory/index.ts'
 import { type NovaAgent, novaAgent } from './agent/link.ts'
 import { neighbours } from './neighbours.ts'
 import { serverResource, serversInsert } from './servers/store.ts'
 import { nova } from './service.ts'
-import { novaSettings } from './settings.ts'
 
 export const IMAGE = '70a599e0-31e7-49b7-b260-868f441e862b'
 
@@ -86,7 +88,7 @@ export async function computeCloud(t: TestContext, names: string[] = ['host1']) 
     }
   })
   t.after(() => hosts.close())
-  const cloud = await testCloud(t, [placement, nova], { hosts })
+  const cloud = await testCloud(t, BELOW, { hosts })
   const fakes: FakeHost[] = []
   for (const name of names) fakes.push(await fakeHost(hosts, name))
   t.after(() => Promise.all(fakes.map(fake => fake.close())))
@@ -96,16 +98,23 @@ export async function computeCloud(t: TestContext, names: string[] = ['host1']) 
   return { ...cloud, hosts: fakes, links: hosts }
 }
 
+/** Compute and all that it stands on. */
+const BELOW = [keystone, placement, glance, neutron, nova]
+
 /** A world for tests of one saga: a database, a pretended host, a row of a server. */
 export async function sagaWorld() {
   const closers: (() => unknown)[] = []
   const late = { after: (fn: () => unknown) => void closers.push(fn) }
   const db = await testDb(
     late as never,
-    [placement, nova].map(s => ({ schema: s.name, migrations: [...s.migrations] })),
+    BELOW.map(s => ({ schema: s.name, migrations: [...s.migrations] })),
   )
   const hosts = hostsOpen({ controller: 'c1', log: keptLog() })
-  const config = parseConfig('', 'test', [novaSettings])
+  const config = parseConfig(
+    '',
+    'test',
+    BELOW.flatMap(s => s.settings ?? []),
+  )
   const env: Env = { db, log: openLog({ level: 'fatal' }), config, hosts }
   hosts.serve(env, nova.hostVerbs!)
   for (const service of [placement, nova]) {

@@ -164,6 +164,7 @@ export function guestSpec(server: Server, options: { adminPassword?: string; pow
           files: configDriveFiles(server, options.adminPassword),
         }
       : undefined,
+    kernel: kernelOf(properties),
     rescue: server.rescue ? rescueOf(server.rescue.image, properties) : undefined,
     rng: rngOf(specs, properties, rate),
     guestAgent: properties.hw_qemu_guest_agent === undefined ? undefined : flag(properties.hw_qemu_guest_agent),
@@ -176,6 +177,17 @@ export function guestSpec(server: Server, options: { adminPassword?: string; pow
     hideHypervisor: flag(specs['hw:hide_hypervisor_id']) || flag(properties.img_hide_hypervisor_id) || undefined,
     bootMenu: flag(specs['hw:boot_menu']) || flag(properties.hw_boot_menu) || undefined,
     shutdownTimeout: whole(properties.os_shutdown_timeout),
+  }
+}
+
+/** An image without a boot loader of its own names its kernel and ramdisk, which are images too. */
+function kernelOf(properties: Record<string, string>): GuestSpec['kernel'] {
+  const { kernel_id, ramdisk_id, os_command_line } = properties
+  if (!kernel_id) return undefined
+  return {
+    kernel: { id: kernel_id, format: 'aki' },
+    ...(ramdisk_id && { ramdisk: { id: ramdisk_id, format: 'ari' as const } }),
+    ...(os_command_line && { commandLine: os_command_line }),
   }
 }
 

@@ -95,7 +95,9 @@ async function imageOpened({ imageId }: { imageId: string }, { env, host }: On) 
     .selectFrom('nova.servers')
     .select('id')
     .where('host', '=', host)
-    .where(sql<boolean>`${imageId} in (image_ref, shelved_image, rescue->'image'->>'id')`)
+    .where(
+      sql<boolean>`${imageId} in (image_ref, shelved_image, rescue->'image'->>'id', image->'properties'->>'kernel_id', image->'properties'->>'ramdisk_id')`,
+    )
     .limit(1)
     .executeTakeFirst()
   if (!user) throw forbidden(`No server of host ${host} uses image ${imageId}.`)

@@ -48,7 +48,7 @@ export const createServer = saga<CreateArgs>('nova.server.create', async (run, a
     const { host } = await run.step(
       `place${suffix}`,
       tx => serverPlace(tx, run.env, serverId, failed),
-      tx => serverUnplace(tx, serverId),
+      tx => serverUnplace(run.env, tx, serverId),
     )
     const booted = await boot(run, args, host, suffix, attempt < attempts)
     if (!('failed' in booted)) {
@@ -57,7 +57,7 @@ export const createServer = saga<CreateArgs>('nova.server.create', async (run, a
     }
     failed.push(host)
     await run.act(`clean${suffix}`, () => leave(run.env, host, serverId))
-    await run.step(`unplace${suffix}`, tx => serverUnplace(tx, serverId))
+    await run.step(`unplace${suffix}`, tx => serverUnplace(run.env, tx, serverId))
   }
 })
 

@@ -177,7 +177,7 @@ async function draftOf(db: Query, env: Env, ctx: Context, body: CreateBody, vers
   const groupNames = [...new Set((asked.security_groups ?? []).flatMap(g => (g.name ? [g.name] : [])))]
   const groups = await named(neighbours.securityGroups(db, ctx, groupNames))
   const build: BuildAsked = {
-    networks: await neighbours.networksCheck(db, ctx, networks, max),
+    networks: await neighbours.networksCheck(env, db, ctx, networks, max),
     securityGroups: groups.map(g => g.id),
     disks,
     root,

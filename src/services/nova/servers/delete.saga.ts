@@ -25,7 +25,7 @@ export const deleteServer = saga<DeleteArgs>(
     await run.step('free', async tx => {
       const row = await serverRow(tx, serverId)
       if (!row) return
-      await neighbours.portsRelease(tx, serverId)
+      await neighbours.portsRelease(run.env, tx, serverId, row.nics)
       await neighbours.release(tx, serverId)
       await tx.deleteFrom('nova.console_tokens').where('server_id', '=', serverId).execute()
       await serverBury(tx, serverId)

@@ -5,6 +5,7 @@ import { type Call, type Route, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { DATE, PAGING, pageOf, query, TEXT } from '../fields.ts'
 import { hostStatuses } from '../hosts/status.ts'
+import { neighbours } from '../neighbours.ts'
 import { novaSettings } from '../settings.ts'
 import { V } from '../versions.ts'
 import { linker, nextLink } from '../wire.ts'
@@ -173,7 +174,9 @@ export const serverListRoutes: Route[] = [
         call,
         list.rows.map(row => row.host),
       )
-      return { servers: list.rows.map(row => serverView(row, viewing)), ...links(call, list, '/servers/detail') }
+      const nics = await neighbours.nicsNow(call.db, list.rows)
+      const servers = list.rows.map(row => serverView({ ...row, nics: nics.get(row.id) ?? [] }, viewing))
+      return { servers, ...links(call, list, '/servers/detail') }
     },
   }),
 ]

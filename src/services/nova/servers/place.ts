@@ -6,7 +6,7 @@ import type { Placed, ScheduleRequest } from '../scheduler/request.ts'
 import { schedule } from '../scheduler/scheduler.ts'
 import type { FlavorKept } from '../tables.ts'
 import { groupHosts } from './groups.ts'
-import { noServer, type Server, serverLock, serverUpdate } from './store.ts'
+import { noServer, type Server, serverLock, serverResource, serverUpdate } from './store.ts'
 
 /** What a server of this flavor takes of a host. `resources:X` of the extra specs replaces an amount. */
 export function resourcesOf(flavor: FlavorKept): Resources {
@@ -63,11 +63,12 @@ export async function serverPlace(tx: Tx, env: Env, id: string, excluded: string
   const owner = { serverId: id, projectId: server.project_id, userId: server.user_id }
   const placed = await schedule(tx, env, owner, await requestOf(tx, server, { excluded }))
   const { build } = server
-  const nics = await neighbours.portsTake(tx, owner, placed.host, {
+  const nics = await neighbours.portsTake(env, tx, owner, placed.host, {
     networks: build.networks,
     securityGroups: build.securityGroups,
     hostname: server.hostname,
     zone: placed.zone,
+    wake: serverResource(id),
   })
   await serverUpdate(tx, id, {
     host: placed.host,
@@ -75,14 +76,15 @@ export async function serverPlace(tx: Tx, env: Env, id: string, excluded: string
     availability_zone: placed.zone,
     task_state: 'spawning',
     nics,
-    security_groups: await neighbours.securityGroupsOf(tx, server.project_id, nics.length > 0 ? build.securityGroups : []),
+    security_groups: nics.length > 0 ? await neighbours.securityGroupsOf(tx, id) : [],
   })
   return placed
 }
 
 /** Takes back what {@link serverPlace} did. */
-export async function serverUnplace(tx: Tx, id: string): Promise<void> {
-  await neighbours.portsRelease(tx, id)
+export async function serverUnplace(env: Env, tx: Tx, id: string): Promise<void> {
+  const server = await serverLock(tx, id)
+  await neighbours.portsRelease(env, tx, id, server?.nics ?? [])
   await neighbours.release(tx, id)
   await serverUpdate(tx, id, { host: null, node: null, nics: [] })
 }

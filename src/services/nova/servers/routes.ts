@@ -9,6 +9,7 @@ import { sagaStart } from '#kit/saga/index.ts'
 import { actionsBegin } from '../actions/store.ts'
 import { Description, Fqdn, Hostname, Name, NameOrNull, query } from '../fields.ts'
 import { hostStatuses } from '../hosts/status.ts'
+import { neighbours } from '../neighbours.ts'
 import { novaSettings } from '../settings.ts'
 import { V } from '../versions.ts'
 import { linker } from '../wire.ts'
@@ -40,7 +41,8 @@ export async function serverShown(
   viewing.extended = call.ctx.can('os_compute_api:os-extended-server-attributes', extended)
   viewing.hostStatus = await hostStatuses(call, [server.host], server.project_id)
   const groups = server.group_id === null ? [] : [server.group_id]
-  return { server: serverView(server, viewing, { groups, ...options }) }
+  const nics = (await neighbours.nicsNow(call.db, [server])).get(server.id) ?? []
+  return { server: serverView({ ...server, nics }, viewing, { groups, ...options }) }
 }
 
 const create = route({
