@@ -4,7 +4,7 @@
 //   1. take the guest's lock (flock on a descriptor that QEMU inherits): while it is held, a process of this guest exists. So two can never
 //      run, even when the agent died between starting one and noting it.
 //   2. enter the guest's control groups
-//   3. write the pid file, with the process's start time (so a pid that was used again is not mistaken for ours)
+//   3. write the pid file, with the process's start time (so a pid that was used again is not mistaken for ours); one cut short is none
 //   4. become the guest's own user, without capabilities or a way to get new privileges, and run QEMU
 //
 // The pid stays the same through exec, so the child that we start is QEMU. It is in a session of its own and its output goes to a file.
@@ -27,8 +27,7 @@ done
 shift
 IFS= read -r stat < "/proc/$$/stat"
 IFS= read -r boot < /proc/sys/kernel/random/boot_id
-printf '%s\\n%s\\n' "$boot" "$stat" > "$pidfile.new"
-mv -f "$pidfile.new" "$pidfile"
+printf '%s\\n%s\\n' "$boot" "$stat" > "$pidfile"
 exec "$@"
 `
 

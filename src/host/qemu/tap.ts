@@ -42,28 +42,34 @@ export async function tapList(netns?: string): Promise<Tap[]> {
   return parseTaps((await run(['ip', '-d', '-j', 'link', 'show', 'type', 'tun'], { netns })).stdout)
 }
 
+export interface WantedTap {
+  name: string
+  mtu: number
+  multiQueue: boolean
+}
+
 /**
- * Makes a tap that belongs to `uid`, with this MTU, up. One that is there with another owner or queue mode (a leftover) is made anew.
+ * Makes the taps of user `uid` those `wanted`: there, its own, with their MTU, up; others of the user are removed. One that is there with
+ * another owner or queue mode (a leftover) is made anew. What is right is not touched.
  * @throws RunError with ip's words; TypeError for a name that cannot be one.
  */
-export async function tapEnsure(
-  tap: { name: string; uid: number; mtu: number; multiQueue: boolean },
-  netns?: string,
-): Promise<void> {
-  // Names go into a batch of lines: no blanks, and the kernel takes 15 bytes.
-  if (!/^[\w.-]{1,15}$/.test(tap.name)) throw new TypeError(`not a device name: ${tap.name}`)
-  const found = (await tapList(netns)).find(t => t.name === tap.name)
-  const fits = found && found.uid === tap.uid && found.multiQueue === tap.multiQueue
-  if (fits && found.up && found.mtu === tap.mtu) return
-  if (found && !fits) await tapRemove(tap.name, netns)
-  const queues = tap.multiQueue ? ' multi_queue' : ''
-  const lines = [
-    ...(fits ? [] : [`tuntap add dev ${tap.name} mode tap user ${tap.uid}${queues}`]),
+export async function tapsEnsure(uid: number, wanted: readonly WantedTap[], netns?: string): Promise<void> {
+  const found = new Map((await tapList(netns)).map(tap => [tap.name, tap]))
+  const names = new Set(wanted.map(tap => tap.name))
+  const lines: string[] = []
+  for (const tap of found.values()) if (tap.uid === uid && !names.has(tap.name)) lines.push(`link delete dev ${tap.name}`)
+  for (const { name, mtu, multiQueue } of wanted) {
+    // Names go into a batch of lines: no blanks, and the kernel takes 15 bytes.
+    if (!/^[\w.-]{1,15}$/.test(name)) throw new TypeError(`not a device name: ${name}`)
+    const old = found.get(name)
+    const fits = old && old.uid === uid && old.multiQueue === multiQueue
+    if (fits && old.up && old.mtu === mtu) continue
+    if (old && !fits) lines.push(`link delete dev ${name}`)
+    if (!fits) lines.push(`tuntap add dev ${name} mode tap user ${uid}${multiQueue ? ' multi_queue' : ''}`)
     // No IPv6 address of the host's on it: the wire belongs to the guest.
-    `link set dev ${tap.name} addrgenmode none`,
-    `link set dev ${tap.name} mtu ${tap.mtu} up`,
-  ]
-  await run(['ip', '-batch', '-'], { netns, input: `${lines.join('\n')}\n` })
+    lines.push(`link set dev ${name} addrgenmode none`, `link set dev ${name} mtu ${mtu} up`)
+  }
+  if (lines.length > 0) await run(['ip', '-batch', '-'], { netns, input: `${lines.join('\n')}\n` })
 }
 
 /** Removes a tap; fine when it is not there. */

@@ -17,7 +17,7 @@ import {
   topNode,
 } from '#host/qemu/devices.ts'
 import { type Qmp, QmpError } from '#host/qemu/qmp.ts'
-import { tapEnsure, tapList, tapRemove } from '#host/qemu/tap.ts'
+import { tapsEnsure } from '#host/qemu/tap.ts'
 import { badRequest, conflict, reason } from '#kit/fault.ts'
 import { diskMake } from './disks.ts'
 import { type Host, type Live, note } from './live.ts'
@@ -45,7 +45,7 @@ export async function syncDevices(host: Host, live: Live, qmp: Qmp, signal: Abor
     if (id.startsWith('nic-') && !nicIds.has(id)) await unplugNic(host, live, qmp, id.slice(4), signal)
     if (id.startsWith('disk-') && !diskIds.has(id)) await unplugDisk(host, live, qmp, id, signal)
   }
-  await dropTaps(host, live)
+  await plugTaps(host, live)
   for (const nic of spec.nics) if (!plugged.has(nicDeviceId(nic.portId))) await plugNic(host, live, qmp, machineNic(nic))
   for (const disk of spec.disks) {
     if (plugged.has(diskDeviceId(disk.name))) continue
@@ -57,11 +57,11 @@ export async function syncDevices(host: Host, live: Live, qmp: Qmp, signal: Abor
 
 const machineType = (live: Live): string => live.record.machine ?? live.record.spec.machine ?? 'q35'
 
-/** Removes the guest's taps that no nic of its has. */
-export async function dropTaps(host: Host, live: Live): Promise<void> {
+/** Makes the guest's taps those of its nics. */
+export async function plugTaps(host: Host, live: Live): Promise<void> {
   const { spec, uid } = live.record
-  const wanted = new Set(spec.nics.map(nic => nic.tap))
-  for (const tap of await tapList(host.netns)) if (tap.uid === uid && !wanted.has(tap.name)) await tapRemove(tap.name, host.netns)
+  const wanted = spec.nics.map(({ tap: name, mtu, queues }) => ({ name, mtu, multiQueue: (queues ?? 1) > 1 }))
+  await tapsEnsure(uid, wanted, host.netns)
 }
 
 /** Gives a new device a place on the running machine, and keeps it in the record. */
@@ -80,8 +80,6 @@ async function newPlace(host: Host, live: Live, id: string) {
 }
 
 async function plugNic(host: Host, live: Live, qmp: Qmp, nic: MachineNic): Promise<void> {
-  const uid = live.record.uid
-  await tapEnsure({ name: nic.tap, uid, mtu: nic.mtu, multiQueue: (nic.queues ?? 1) > 1 }, host.netns)
   const at = await newPlace(host, live, nicDeviceId(nic.id))
   await undoing(
     async undo => {

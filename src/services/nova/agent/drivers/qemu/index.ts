@@ -11,7 +11,7 @@ import { queued } from '../../queue.ts'
 import { guestDiagnostics } from './diagnostics.ts'
 import { diskFile, diskGrow } from './disks.ts'
 import { type Findings, inventoryOf, openHost, type QemuOptions, sweep, thingsOf } from './host.ts'
-import { dropTaps, resizeNode } from './hotplug.ts'
+import { plugTaps, resizeNode } from './hotplug.ts'
 import { type Host, type Live, liveOf, note, view } from './live.ts'
 import { machineDisk, RESCUE_DISK } from './machine.ts'
 import { attach, consoleTail, converge, destroyGuest, mend, mustBe, orderlyStop } from './power.ts'
@@ -71,7 +71,7 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       try {
         // A guest that does not run has nothing to plug: its next start has it.
         if (await findProcess(host(), live)) await converge(host(), live, either)
-        await dropTaps(host(), live)
+        await plugTaps(host(), live)
       } catch (error) {
         await note(host(), live, { spec: before })
         throw error

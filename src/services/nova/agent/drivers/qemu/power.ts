@@ -150,7 +150,8 @@ export async function converge(host: Host, live: Live, signal: AbortSignal, expl
   }
   if (power === 'suspended') return convergeSuspended(host, live, qmp, signal)
   const running = await processFor(host, live, qmp, signal)
-  await syncDevices(host, live, running, signal)
+  // A fresh process has the spec's devices from its command line.
+  if (running === qmp) await syncDevices(host, live, running, signal)
   await stir(host, live, running)
 }
 

@@ -8,11 +8,11 @@ import { argv, rootPorts } from '#host/qemu/argv.ts'
 import { pickFirmware, withPackage } from '#host/qemu/probe.ts'
 import { lastWords, launch, lockHeld, pidAlive, pidGone, pidRead, pidsOfUsers, signalPid } from '#host/qemu/process.ts'
 import { type Qmp, QmpClosed, qmpConnect } from '#host/qemu/qmp.ts'
-import { tapEnsure, tapList, tapRemove } from '#host/qemu/tap.ts'
+import { tapList, tapRemove } from '#host/qemu/tap.ts'
 import { Fault, internal, reason, unavailable } from '#kit/fault.ts'
 import type { ImageRef } from '../../../spec.ts'
 import { configDriveFile, consoleFile, diskMake, varsFile } from './disks.ts'
-import { dropTaps } from './hotplug.ts'
+import { plugTaps } from './hotplug.ts'
 import { type Host, type Live, note } from './live.ts'
 import { groupLimits, type Made, machineOf, RESCUE_DISK } from './machine.ts'
 
@@ -29,11 +29,16 @@ export async function makeFiles(host: Host, live: Live, signal: AbortSignal): Pr
   const place = placeOf(host, live)
   const paths = host.store.paths(live.id)
   const made: Made = { sources: {} }
-  await Promise.all(
-    spec.disks.map(async disk => {
+  const drive = spec.rescue?.configDrive ?? spec.configDrive
+  await Promise.all([
+    ...spec.disks.map(async disk => {
       made.sources[disk.name] = await diskMake(place, disk, { signal })
     }),
-  )
+    (async () => {
+      if (drive) made.configDrive = await configDriveFile(place, drive)
+    })(),
+    consoleFile(place, paths.console),
+  ])
   if (spec.rescue) {
     const { image, bus, device } = spec.rescue
     const disk = {
@@ -46,8 +51,6 @@ export async function makeFiles(host: Host, live: Live, signal: AbortSignal): Pr
     } as const
     made.rescue = await diskMake(place, disk, { signal })
   }
-  const drive = spec.rescue?.configDrive ?? spec.configDrive
-  if (drive) made.configDrive = await configDriveFile(place, drive)
   const kernel = spec.rescue?.kernel
     ? { kernel: spec.rescue.kernel, ramdisk: spec.rescue.ramdisk }
     : spec.rescue
@@ -66,16 +69,7 @@ export async function makeFiles(host: Host, live: Live, signal: AbortSignal): Pr
     await varsFile(place, paths.vars, found.vars)
     made.vars = { ...found, vars: paths.vars }
   }
-  await consoleFile(place, paths.console)
   return made
-}
-
-/** Taps of the guest's nics, and none of its taps beside them. */
-async function plugTaps(host: Host, live: Live): Promise<void> {
-  await dropTaps(host, live)
-  const { spec, uid } = live.record
-  for (const { tap: name, mtu, queues } of spec.nics)
-    await tapEnsure({ name, uid, mtu, multiQueue: (queues ?? 1) > 1 }, host.netns)
 }
 
 /**
@@ -140,6 +134,11 @@ function explained(error: unknown): Error {
   return internal(said, { cause: error })
 }
 
+/** Whether a process holds the guest's lock: while it does, one of the guest exists. Cheap for a guest that never had one. */
+async function isLocked({ folder, lock }: { folder: string; lock: string }): Promise<boolean> {
+  return (await readdir(folder)).includes('lock') && (await lockHeld(lock))
+}
+
 /** Whether a process of this guest exists; one that is just being started by a dead agent's script is waited for. */
 export async function findProcess(host: Host, live: Live): Promise<boolean> {
   const { pid, lock, folder } = host.store.paths(live.id)
@@ -151,7 +150,7 @@ export async function findProcess(host: Host, live: Live): Promise<boolean> {
       return true
     }
     live.pid = undefined
-    if (!(await readdir(folder)).includes('lock') || !(await lockHeld(lock))) return false
+    if (!(await isLocked({ folder, lock }))) return false
     if (performance.now() > until) throw internal(`A process holds ${lock} but is in no pid file.`)
     await new Promise(resolve => setTimeout(resolve, 20))
   }
@@ -181,12 +180,14 @@ export async function connectGuest(host: Host, live: Live): Promise<Qmp> {
   }
 }
 
-/** Every process of the guest: by its pid file, its control group, and as its user in its folder. */
-async function guestPids(host: Host, live: Live): Promise<number[]> {
+/** Every process of the guest: by its pid file and its control group, and, where those do not know it, as its user in its folder. */
+async function guestPids(host: Host, live: Live, locked: boolean): Promise<number[]> {
   const { folder, pid } = host.store.paths(live.id)
   const pids = new Set(await groupPids(host.cgroups, groupOf(host, live.id)))
   const filed = await pidRead(pid)
   if (filed && (await pidAlive(filed))) pids.add(filed.pid)
+  if (pids.size > 0 || !locked) return [...pids]
+  // Somebody has the lock whom neither knows. Looking at every process of the host is slow, and seldom needed.
   for (const { pid: candidate } of await pidsOfUsers(live.record.uid, 1)) {
     const cwd = await readlink(`/proc/${candidate}/cwd`).catch(() => '')
     if (cwd.startsWith(folder)) pids.add(candidate)
@@ -211,9 +212,10 @@ export async function endProcess(host: Host, live: Live): Promise<void> {
     if (live.pid) await pidGone(live.pid, 2000).catch(() => undefined)
   }
   const until = performance.now() + 10_000
-  for (let pids = await guestPids(host, live); ; pids = await guestPids(host, live)) {
+  for (;;) {
+    const locked = await isLocked(paths)
+    const pids = await guestPids(host, live, locked)
     for (const pid of pids) signalPid(pid, 'SIGKILL')
-    const locked = (await readdir(paths.folder)).includes('lock') && (await lockHeld(paths.lock))
     if (pids.length === 0 && !locked) break
     if (performance.now() > until) throw internal(`Processes ${pids.join(', ')} of guest ${live.id} do not end after SIGKILL.`)
     await new Promise(resolve => setTimeout(resolve, 10))
