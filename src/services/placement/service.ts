@@ -1,9 +1,22 @@
 import { sql } from '#kit/db/index.ts'
 import type { Service } from '#kit/service.ts'
+import { aggregateRoutes } from './aggregates/routes.ts'
+import { allocationRoutes } from './allocations/routes.ts'
 import { placementAudit } from './audit.ts'
+import { candidatesRoute } from './candidates/route.ts'
+import { classRoutes } from './classes/routes.ts'
+import { inventoryRoutes } from './inventories/routes.ts'
 import { base } from './migrations/0001_base.ts'
+import { policies } from './policy.ts'
+import { providerRoutes } from './providers/routes.ts'
+import { reshaper } from './reshaper/route.ts'
+import { root } from './root.route.ts'
+import { placementSettings } from './settings.ts'
 import { STANDARD_CLASSES, STANDARD_TRAITS } from './standard.ts'
 import './tables.ts'
+import { traitRoutes } from './traits/routes.ts'
+import { usageRoutes } from './usages/routes.ts'
+import { microversions } from './versions.ts'
 import { wire } from './wire.ts'
 
 /** Placement: everything it has. */
@@ -12,10 +25,22 @@ export const placement: Service = {
   type: 'placement',
   prefix: '/placement',
   mounts: [''],
-  microversions: { type: 'placement', major: 1, min: 0, max: 39 },
+  microversions,
   wire,
-  routes: [],
-  policies: [],
+  settings: placementSettings,
+  policies,
+  routes: [
+    root,
+    ...providerRoutes,
+    ...inventoryRoutes,
+    ...aggregateRoutes,
+    ...traitRoutes,
+    ...classRoutes,
+    ...usageRoutes,
+    ...allocationRoutes,
+    candidatesRoute,
+    reshaper,
+  ],
   migrations: [base],
   audit: placementAudit,
   async start({ db }) {

@@ -1,6 +1,7 @@
 /** Placement's envelope: a list of errors, each with a machine code from 1.23 on. Source: the API reference, "Errors". */
 import { STATUS_CODES } from 'node:http'
 import type { Wire } from '#kit/service.ts'
+import { V } from './versions.ts'
 
 export const wire: Wire = {
   fault: (fault, { version, requestId }) => ({
@@ -11,10 +12,11 @@ export const wire: Wire = {
           title: STATUS_CODES[fault.status] ?? 'Error',
           detail: `${fault.message}\n\n   `,
           request_id: requestId,
-          ...(version >= 23 && { code: fault.details.code ?? 'placement.undefined_code' }),
+          ...(version >= V.errorCodes && { code: fault.details.code ?? 'placement.undefined_code' }),
           ...fault.details.extra,
         },
       ],
     },
   }),
+  complain: (_field, _value, why) => `JSON does not validate: ${why}`,
 }

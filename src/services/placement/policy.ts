@@ -1,0 +1,56 @@
+/** Who may ask Placement what: administrators and other services; users only for what their own project uses. */
+import type { PolicyRule, Scope } from '#kit/policy/index.ts'
+
+const PROJECT: readonly Scope[] = ['project']
+const rule = (name: string, description: string, check = 'rule:admin_or_service_api'): PolicyRule => ({
+  name: `placement:${name}`,
+  check,
+  description,
+  scopes: PROJECT,
+})
+
+export const policies: readonly PolicyRule[] = [
+  { name: 'context_is_admin', check: 'role:admin', description: 'An administrator.' },
+  { name: 'admin_api', check: 'role:admin', description: 'Administrators.' },
+  { name: 'service_api', check: 'role:service', description: 'Other services.' },
+  { name: 'admin_or_service_api', check: 'role:admin or role:service', description: 'Most of what Placement does.' },
+  { name: 'project_reader_api', check: 'role:reader and project_id:%(project_id)s', description: 'A reader of the project.' },
+  {
+    name: 'admin_or_project_reader_or_service_api',
+    check: 'role:admin or rule:project_reader_api or role:service',
+    description: 'Whoever may see what a project uses.',
+  },
+  rule('resource_providers:list', 'List resource providers.'),
+  rule('resource_providers:create', 'Create a resource provider.'),
+  rule('resource_providers:show', 'Show a resource provider.'),
+  rule('resource_providers:update', 'Change a resource provider.'),
+  rule('resource_providers:delete', 'Delete a resource provider.'),
+  rule('resource_providers:inventories:list', 'List the inventories of a provider.'),
+  rule('resource_providers:inventories:create', 'Give a provider one more inventory.'),
+  rule('resource_providers:inventories:show', 'Show an inventory.'),
+  rule('resource_providers:inventories:update', 'Change inventories.'),
+  rule('resource_providers:inventories:delete', 'Delete inventories.'),
+  rule('resource_providers:aggregates:list', 'List the aggregates of a provider.'),
+  rule('resource_providers:aggregates:update', 'Set the aggregates of a provider.'),
+  rule('resource_providers:traits:list', 'List the traits of a provider.'),
+  rule('resource_providers:traits:update', 'Set the traits of a provider.'),
+  rule('resource_providers:traits:delete', 'Take all traits from a provider.'),
+  rule('resource_providers:usages', 'See what of a provider is used.'),
+  rule('resource_providers:allocations:list', 'See who uses a provider.'),
+  rule('usages', 'See what a project uses.', 'rule:admin_or_project_reader_or_service_api'),
+  rule('resource_classes:list', 'List resource classes.'),
+  rule('resource_classes:create', 'Create a resource class.'),
+  rule('resource_classes:show', 'Show a resource class.'),
+  rule('resource_classes:update', 'Create or rename a resource class.'),
+  rule('resource_classes:delete', 'Delete a resource class.'),
+  rule('traits:list', 'List traits.'),
+  rule('traits:show', 'Show a trait.'),
+  rule('traits:update', 'Create a trait.'),
+  rule('traits:delete', 'Delete a trait.'),
+  rule('allocations:manage', 'Replace the allocations of several consumers.'),
+  rule('allocations:list', 'See the allocations of a consumer.'),
+  rule('allocations:update', 'Replace the allocations of a consumer.'),
+  rule('allocations:delete', 'Delete the allocations of a consumer.'),
+  rule('allocation_candidates:list', 'Find providers that can satisfy a request.'),
+  rule('reshaper:reshape', 'Move inventories and allocations between providers.', 'rule:service_api or rule:admin_api'),
+]
