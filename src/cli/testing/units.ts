@@ -33,7 +33,7 @@ function parse(text: string): Finished[] {
   const whole = text.slice(0, text.lastIndexOf('\n') + 1)
   return whole
     .split('\n')
-    .filter(line => line !== '')
+    .filter(line => line.startsWith('{')) // a process that is killed may leave a hole in the file
     .map(line => JSON.parse(line) as Finished)
 }
 

@@ -7,6 +7,7 @@ import { mtuOf, segmentTake } from './networks/segments.ts'
 import { portMake } from './ports/store.ts'
 import { rbacShare } from './rbac/store.ts'
 import { GATEWAY, INTERFACE, routerEnsure } from './routers/store.ts'
+import { defaultGroup } from './securitygroups/store.ts'
 import { poolsFor } from './subnets/check.ts'
 
 export interface Seed {
@@ -71,6 +72,21 @@ export async function seedNetworks(env: Env, tx: Tx, seed: Seed): Promise<void> 
   })
   await dhcpEnsure(env, tx, own)
   await routerEnsure(env, tx, router)
+  for (const project of new Set([seed.project, seed.adminProject])) await welcome(tx, project)
+}
+
+/** Ping and ssh reach the first two projects' servers, so that the first server can be entered at once. Projects made later have the usual rules. */
+async function welcome(tx: Tx, project: string): Promise<void> {
+  const group = await defaultGroup(tx, project)
+  const rule = { project_id: project, security_group_id: group, direction: 'ingress', ethertype: 'IPv4' }
+  const anywhere = { remote_ip_prefix: '0.0.0.0/0', remote_group_id: null, remote_address_group_id: null }
+  await tx
+    .insertInto('neutron.security_group_rules')
+    .values([
+      { ...rule, ...anywhere, id: randomUUID(), protocol: 'icmp', port_range_min: null, port_range_max: null },
+      { ...rule, ...anywhere, id: randomUUID(), protocol: 'tcp', port_range_min: 22, port_range_max: 22 },
+    ])
+    .execute()
 }
 
 const firstOf = (prefix: Prefix): string => showAddress({ version: prefix.version, value: prefix.value + 1n } satisfies Address)
