@@ -31,7 +31,10 @@ const store = await startAlone({
   log,
   devices: values.devices.split(','),
   replicas: Number(values.replicas),
-  settings: { tempauth: { users, tokenLife: 86400 } },
+  settings: {
+    tempauth: { users, tokenLife: 86400 },
+    s3: { region: 'us-east-1', domain: null, minPartSize: 5 * 1024 * 1024, maxParts: 10000, checkClock: 900 },
+  },
   intervals: { quick: 30, audit: 3600 },
   listen: { ip: values.ip, port: Number(values.port) },
 })

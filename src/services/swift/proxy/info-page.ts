@@ -85,7 +85,7 @@ export function siteInfo(site: Site): Record<string, unknown> {
         max_multi_delete_objects: 1000,
         allow_multipart_uploads: true,
         min_segment_size: settings.s3?.minPartSize,
-        s3_acl: true,
+        s3_acl: false,
       },
     }),
   }

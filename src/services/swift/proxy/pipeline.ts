@@ -2,6 +2,7 @@
 import { keystoneauth } from '../auth/keystone.ts'
 import { accountAcl, tempauth } from '../auth/tempauth.ts'
 import type { App } from '../http/message.ts'
+import { s3api } from '../s3/step.ts'
 import { bulk } from './features/bulk.ts'
 import { containerSync } from './features/containersync.ts'
 import { copy } from './features/copy.ts'
@@ -41,6 +42,7 @@ export function steps(site: Site): Step[] {
     tempurl,
     formpost,
     (settings.accountRate > 0 || settings.containerRates.length > 0) && ratelimit,
+    settings.s3 !== null && s3api,
     settings.tempauth !== null && tempauth,
     settings.keystone !== null && keystoneauth,
     accountAcl,

@@ -1,0 +1,262 @@
+/** Who signed an S3 request: signatures of version 4 (headers, URL, chunks) and version 2 (headers, URL). */
+import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
+import { type Req, refuse, Stop, text } from '../http/message.ts'
+import { S3Error } from './errors.ts'
+
+export interface Signed {
+  accessKey: string
+  /** Checks against the secret; throws SignatureDoesNotMatch. */
+  verify(secret: string): void
+  /** For bodies signed chunk by chunk: the key and the first signature. */
+  chunks: ((secret: string) => ChunkKey) | null
+  /** The body's SHA-256 that was signed; null when it was not. */
+  bodySum: string | null
+}
+interface ChunkKey {
+  key: Buffer
+  scope: string
+  time: string
+  previous: string
+}
+
+const sha256 = (data: string | Buffer): string => createHash('sha256').update(data).digest('hex')
+const hmac = (key: string | Buffer, data: string): Buffer => createHmac('sha256', key).update(data).digest()
+
+/** RFC 3986, as AWS wants paths and queries. */
+const encode = (value: string, keepSlash = false): string => {
+  const out = encodeURIComponent(value).replace(/[!'()*]/g, c => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
+  return keepSlash ? out.replaceAll('%2F', '/') : out
+}
+
+function same(a: string, b: string): void {
+  if (a.length !== b.length || !timingSafeEqual(Buffer.from(a), Buffer.from(b))) throw new S3Error('SignatureDoesNotMatch')
+}
+
+function checkClock(time: Date, window: number): void {
+  if (Number.isNaN(time.getTime())) throw new S3Error('AccessDenied')
+  if (Math.abs(Date.now() - time.getTime()) > window * 1000) throw new S3Error('RequestTimeTooSkewed')
+}
+
+const isoTime = (value: string): Date =>
+  new Date(value.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/, '$1-$2-$3T$4:$5:$6Z'))
+
+/** The signature of a request; null when it has none. `path`: as it was sent, percent-encoded. */
+export function signedBy(req: Req, path: string, clock: number): Signed | null {
+  const { authorization } = req.headers
+  if (authorization?.startsWith('AWS4-HMAC-SHA256')) return headerFour(req, path, authorization, clock)
+  if (req.query.get('X-Amz-Algorithm') === 'AWS4-HMAC-SHA256') return queryFour(req, path)
+  if (authorization?.startsWith('AWS ')) return headerTwo(req, path, authorization, clock)
+  if (req.query.has('AWSAccessKeyId') && req.query.has('Signature')) return queryTwo(req, path)
+  return null
+}
+
+function headerFour(req: Req, path: string, authorization: string, clock: number): Signed {
+  const fields = new Map([...authorization.matchAll(/(\w+)=([^,\s]+)/g)].map(match => [match[1], match[2]]))
+  const [credential, names, signature] = [fields.get('Credential'), fields.get('SignedHeaders'), fields.get('Signature')]
+  const scope = credential?.split('/') ?? []
+  if (!credential || !names || !signature || scope.length < 5) throw new S3Error('AuthorizationHeaderMalformed')
+  const accessKey = scope.slice(0, -4).join('/')
+  const time = req.headers['x-amz-date'] ?? new Date(req.headers.date ?? '').toISOString().replace(/[-:]|\.\d+/g, '')
+  checkClock(isoTime(time), clock)
+  const bodySum = req.headers['x-amz-content-sha256'] ?? 'UNSIGNED-PAYLOAD'
+  return four(req, path, {
+    accessKey,
+    scope: scope.slice(-4),
+    names: names.split(';'),
+    signature,
+    time,
+    bodySum,
+    query: [...req.query],
+  })
+}
+
+function queryFour(req: Req, path: string): Signed {
+  const { query } = req
+  const scope = (query.get('X-Amz-Credential') ?? '').split('/')
+  const time = query.get('X-Amz-Date') ?? ''
+  const life = Number(query.get('X-Amz-Expires'))
+  if (scope.length < 5 || !time || !(life >= 0 && life <= 604800)) throw new S3Error('AuthorizationQueryParametersError')
+  const began = isoTime(time).getTime()
+  if (Number.isNaN(began)) throw new S3Error('AuthorizationQueryParametersError')
+  if (Date.now() > began + life * 1000) throw new S3Error('AccessDenied', { Message: 'Request has expired' })
+  return four(req, path, {
+    accessKey: scope.slice(0, -4).join('/'),
+    scope: scope.slice(-4),
+    names: (query.get('X-Amz-SignedHeaders') ?? '').split(';'),
+    signature: query.get('X-Amz-Signature') ?? '',
+    time,
+    bodySum: req.headers['x-amz-content-sha256'] ?? 'UNSIGNED-PAYLOAD',
+    query: [...query].filter(([name]) => name !== 'X-Amz-Signature'),
+  })
+}
+
+interface Four {
+  accessKey: string
+  scope: string[]
+  names: string[]
+  signature: string
+  time: string
+  bodySum: string
+  query: [string, string][]
+}
+
+function four(req: Req, path: string, given: Four): Signed {
+  const query = given.query
+    .map(([name, value]) => [encode(name), encode(value)])
+    .sort(([a, x], [b, y]) => (a < b ? -1 : a > b ? 1 : x < y ? -1 : 1))
+    .map(pair => pair.join('='))
+    .join('&')
+  const value = (name: string): string => {
+    if (name === 'expect') return '100-continue'
+    return text(req.headers[name] ?? '')
+      .trim()
+      .replace(/\s+/g, ' ')
+  }
+  const canonical = (where: string): string =>
+    [
+      req.method,
+      where,
+      query,
+      ...given.names.map(name => `${name}:${value(name)}`),
+      '',
+      given.names.join(';'),
+      given.bodySum,
+    ].join('\n')
+  const scope = given.scope.join('/')
+  const keyOf = (secret: string): Buffer =>
+    given.scope.reduce((key: string | Buffer, part) => hmac(key, part), `AWS4${secret}`) as Buffer
+  const plainSum = /^[0-9a-f]{64}$/.test(given.bodySum) ? given.bodySum : null
+  return {
+    accessKey: given.accessKey,
+    bodySum: plainSum,
+    verify(secret) {
+      const key = keyOf(secret)
+      const signature = (where: string): string =>
+        hmac(key, ['AWS4-HMAC-SHA256', given.time, scope, sha256(canonical(where))].join('\n')).toString('hex')
+      const wheres = [path, encode(decodeURIComponent(path), true)]
+      if (!wheres.some(where => signature(where) === given.signature)) same(signature(path), given.signature)
+    },
+    chunks: given.bodySum.startsWith('STREAMING-')
+      ? secret => ({ key: keyOf(secret), scope, time: given.time, previous: given.signature })
+      : null,
+  }
+}
+
+const SUB = [
+  'acl',
+  'cors',
+  'delete',
+  'lifecycle',
+  'location',
+  'logging',
+  'notification',
+  'partNumber',
+  'policy',
+  'requestPayment',
+  'response-cache-control',
+  'response-content-disposition',
+  'response-content-encoding',
+  'response-content-language',
+  'response-content-type',
+  'response-expires',
+  'tagging',
+  'torrent',
+  'uploadId',
+  'uploads',
+  'versionId',
+  'versioning',
+  'versions',
+  'website',
+]
+
+function toSignTwo(req: Req, path: string, date: string): string {
+  const amz = Object.keys(req.headers)
+    .filter(name => name.startsWith('x-amz-'))
+    .sort()
+    .map(name => `${name}:${text(req.headers[name]).trim()}\n`)
+    .join('')
+  const sub = [...req.query]
+    .filter(([name]) => SUB.includes(name))
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, value]) => (value ? `${name}=${value}` : name))
+    .join('&')
+  return `${req.method}\n${req.headers['content-md5'] ?? ''}\n${req.headers['content-type'] ?? ''}\n${date}\n${amz}${path}${sub ? `?${sub}` : ''}`
+}
+
+const two = (secret: string, what: string): string => createHmac('sha1', secret).update(what).digest('base64')
+
+function headerTwo(req: Req, path: string, authorization: string, clock: number): Signed {
+  const given = authorization.slice(4)
+  const cut = given.lastIndexOf(':')
+  if (cut < 0) throw new S3Error('AccessDenied')
+  checkClock(new Date(req.headers['x-amz-date'] ?? req.headers.date ?? ''), clock)
+  const date = req.headers['x-amz-date'] ? '' : (req.headers.date ?? '')
+  return {
+    accessKey: given.slice(0, cut),
+    bodySum: null,
+    chunks: null,
+    verify: secret => same(two(secret, toSignTwo(req, path, date)), given.slice(cut + 1)),
+  }
+}
+
+function queryTwo(req: Req, path: string): Signed {
+  const expires = req.query.get('Expires') ?? ''
+  if (!/^\d+$/.test(expires) || Number(expires) < Date.now() / 1000)
+    throw new S3Error('AccessDenied', { Message: 'Request has expired' })
+  return {
+    accessKey: req.query.get('AWSAccessKeyId')!,
+    bodySum: null,
+    chunks: null,
+    verify: secret => same(two(secret, toSignTwo(req, path, expires)), req.query.get('Signature')!),
+  }
+}
+
+/** The plain body of one that was sent in signed chunks (`aws-chunked`); each chunk's signature is checked when there is a key. */
+export async function* unchunked(body: AsyncIterable<Buffer>, chain: ChunkKey | null): AsyncGenerator<Buffer> {
+  const iterator = body[Symbol.asyncIterator]()
+  let held: Buffer = Buffer.alloc(0)
+  const more = async (): Promise<void> => {
+    const next = await iterator.next()
+    if (next.done) throw new Stop(refuse(499))
+    held = held.length ? Buffer.concat([held, next.value]) : next.value
+  }
+  let previous = chain?.previous ?? ''
+  for (;;) {
+    let end = held.indexOf('\r\n')
+    while (end < 0) {
+      if (held.length > 16384) throw new S3Error('InvalidRequest')
+      await more()
+      end = held.indexOf('\r\n')
+    }
+    const [size, ...rest] = held.toString('latin1', 0, end).split(';')
+    const bytes = Number.parseInt(size, 16)
+    if (Number.isNaN(bytes) || bytes > 64 * 1024 * 1024) throw new S3Error('InvalidRequest')
+    held = held.subarray(end + 2)
+    while (held.length < bytes) await more()
+    const data = held.subarray(0, bytes)
+    const signature = rest.find(part => part.startsWith('chunk-signature='))?.slice(16)
+    if (chain && signature) {
+      const own = hmac(
+        chain.key,
+        ['AWS4-HMAC-SHA256-PAYLOAD', chain.time, chain.scope, previous, sha256(''), sha256(data)].join('\n'),
+      ).toString('hex')
+      same(own, signature)
+      previous = own
+    }
+    held = held.subarray(bytes)
+    if (bytes === 0) return // what follows are trailers, of which nothing is stored
+    yield data
+    while (held.length < 2) await more()
+    held = held.subarray(2)
+  }
+}
+
+/** The body, failing at its end when its SHA-256 is not the signed one. */
+export async function* summed(body: AsyncIterable<Buffer>, sum: string): AsyncGenerator<Buffer> {
+  const own = createHash('sha256')
+  for await (const chunk of body) {
+    own.update(chunk)
+    yield chunk
+  }
+  if (own.digest('hex') !== sum) throw new S3Error('XAmzContentSHA256Mismatch')
+}
