@@ -6,6 +6,7 @@ import type { Env } from '#kit/service.ts'
 import { type CatalogEntry, catalogFor as catalogOf, type Substitutes } from './catalog/catalog.ts'
 import { identityOf } from './identity.ts'
 
+export { audited } from './audit/notify.ts'
 export { authenticate } from './authenticate.ts'
 export { type Bootstrap, bootstrap, bootstrapPrepare, bootstrapped, type CatalogService } from './bootstrap.ts'
 export { domainDeleted, groupDeleted, projectDeleted, projectDisabled, userDeleted } from './events.ts'

@@ -252,3 +252,29 @@ test('what one process changes, another knows at once; and without notifications
   while ((await two.call(`GET /users/${bob}`, { token: his })).status !== 401)
     assert.ok(performance.now() < until, 'the poll must find it')
 })
+
+test('what is made, changed and deleted is told, and so are failed logins, without secrets', async t => {
+  const cloud = await identityCloud(t)
+  const id = await userMake(cloud, 'ann', 'hush-hush')
+  const token = await cloud.admin()
+  await cloud.call(`PATCH /users/${id}`, { token, body: { user: { description: 'x', password: 'hush-again' } } })
+  await cloud.call('POST /auth/tokens', { body: { auth: { identity: byPassword('ann', 'hush-wrong') } } })
+  await cloud.call(`DELETE /users/${id}`, { token })
+  const rows = await cloud.db.read
+    .selectFrom('kit.events')
+    .select('payload')
+    .where('name', '=', 'keystone.audit')
+    .orderBy('id')
+    .execute()
+  const told = rows.map(row => row.payload as { event_type: string; payload: { outcome: string } })
+  assert.deepEqual(
+    told.map(one => `${one.event_type} ${one.payload.outcome}`),
+    [
+      'identity.user.created success',
+      'identity.user.updated success',
+      'identity.authenticate failure',
+      'identity.user.deleted success',
+    ],
+  )
+  assert.equal(JSON.stringify(rows).includes('hush'), false)
+})

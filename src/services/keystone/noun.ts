@@ -4,6 +4,7 @@ import { isDuplicate, json, page, sql, type Tx } from '#kit/db/index.ts'
 import { badRequest, conflict, forbidden, notFound } from '#kit/fault.ts'
 import { type Call, type Method, type Route, route } from '#kit/http/route.ts'
 import { Object as ObjectSchema, Optional, type TSchema, toBoolean } from '#kit/http/schema.ts'
+import { auditResource } from './audit/notify.ts'
 import { identityOf } from './identity.ts'
 
 // A noun is a table of its fields. From it come POST, PATCH, GET of one and of the list, DELETE; the request schemas; filters and
@@ -353,6 +354,7 @@ export function nounRoutes(noun: Noun): Route[] {
           await noun.beforeDelete?.(tx, call, locked)
           await any(tx).deleteFrom(noun.table).where('id', '=', row.id).execute()
           await noun.afterDelete?.(tx, call, locked)
+          await auditResource(tx, call, 'deleted', noun.one, row.id)
         })
       },
     }),
@@ -380,6 +382,7 @@ async function create(noun: Noun, call: NounCall): Promise<Row> {
         .returningAll()
         .executeTakeFirstOrThrow()
       await noun.afterCreate?.(tx, call, { ...mine, ...row } as Row)
+      await auditResource(tx, call, 'created', noun.one, (row as unknown as Row).id)
       return row as unknown as Row
     }),
   )
@@ -412,6 +415,7 @@ async function update(noun: Noun, call: NounCall, row: Row): Promise<Row> {
               .returningAll()
               .executeTakeFirstOrThrow()
       await noun.afterUpdate?.(tx, call, locked, after as unknown as Row)
+      await auditResource(tx, call, 'updated', noun.one, row.id)
       return after as unknown as Row
     }),
   )

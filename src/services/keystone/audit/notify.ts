@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { Tx } from '#kit/db/index.ts'
 import { emit, event } from '#kit/events.ts'
 import { Fault } from '#kit/fault.ts'
 import type { Call } from '#kit/http/route.ts'
@@ -48,4 +49,48 @@ export async function audit(env: Env, call: Call, happened: Happened): Promise<v
     observer: { id: 'keystone', typeURI: 'service/security' },
   }
   await env.db.tx(tx => emit(tx, audited, { event_type: type, payload }))
+}
+
+const ACCOUNTS: Record<string, string> = {
+  user: 'data/security/account/user',
+  group: 'data/security/group',
+  project: 'data/security/project',
+  domain: 'data/security/domain',
+  role: 'data/security/role',
+  credential: 'data/security/credential',
+}
+
+/** Tells that a resource was made, changed or deleted, in the transaction that did it. */
+export async function auditResource(
+  tx: Tx,
+  call: Call,
+  action: 'created' | 'updated' | 'deleted',
+  resource: string,
+  id: string,
+): Promise<void> {
+  const { settings } = identityOf(call.env)
+  const type = `identity.${resource}.${action}`
+  if (settings.notification_opt_out.includes(type)) return
+  const basic = { resource_info: id }
+  const typeURI = ACCOUNTS[resource] ?? 'data/security'
+  const cadf = {
+    typeURI: 'http://schemas.dmtf.org/cloud/audit/1.0/event',
+    eventType: 'activity',
+    id: randomUUID(),
+    eventTime: new Date().toISOString(),
+    action: `${action}.${resource}`,
+    outcome: 'success',
+    initiator: {
+      typeURI: 'service/security/account/user',
+      id: call.ctx.userId,
+      user_id: call.ctx.userId,
+      project_id: call.ctx.projectId,
+      domain_id: call.ctx.domainId,
+      request_id: call.ctx.requestId,
+    },
+    target: { id, typeURI },
+    observer: { id: 'keystone', typeURI: 'service/security' },
+    ...basic,
+  }
+  await emit(tx, audited, { event_type: type, payload: settings.notification_format === 'basic' ? basic : cadf })
 }
