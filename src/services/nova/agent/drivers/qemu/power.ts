@@ -7,7 +7,7 @@
 import { type FSWatcher, watch } from 'node:fs'
 import { copyFile, open, stat, truncate } from 'node:fs/promises'
 import { pidGone } from '#host/qemu/process.ts'
-import type { Qmp, QmpEvent } from '#host/qemu/qmp.ts'
+import { type Qmp, QmpClosed, type QmpEvent } from '#host/qemu/qmp.ts'
 import { conflict, reason } from '#kit/fault.ts'
 import { interrupt, queued } from '../../queue.ts'
 import { syncDevices } from './hotplug.ts'
@@ -63,7 +63,8 @@ export async function background(
     try {
       await fn(signal)
     } catch (error) {
-      if (live.closed || live.gone || signal.aborted) return
+      // A connection that ended is news of its own, and looked into by `lost`.
+      if (live.closed || live.gone || signal.aborted || error instanceof QmpClosed) return
       host.log.warn({ guest: live.id, error: reason(error) }, `guest: ${what}, and this could not be mended`)
       await note(host, live, { reason: reason(error), power: live.qmp?.open ? live.record.power : 'crashed' })
     }
