@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { json } from '#kit/db/index.ts'
+import { json, sql } from '#kit/db/index.ts'
 import { badRequest } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
@@ -48,7 +48,13 @@ export const routers = resource({
     enable_default_route_ecmp: bool(false),
     enable_default_route_bfd: bool(false),
   },
-  columns: () => [GATEWAY_INFO.as('gateway')],
+  columns: () => [
+    GATEWAY_INFO.as('gateway'),
+    sql<
+      string[]
+    >`array(select distinct a.availability_zone from neutron.router_bindings b join neutron.agents a on a.host = b.host
+      and a.agent_type = 'L3 agent' where b.router_id = neutron.routers.id and a.availability_zone is not null)`.as('zones'),
+  ],
   create: routerMake,
   update: routerChange,
   remove: routerRemove,
