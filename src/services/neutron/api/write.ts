@@ -73,7 +73,11 @@ function readGiven(of: Resource, item: Row, verb: 'create' | 'update'): Row {
     throw badRequest(why, { type: 'HTTPBadRequest' })
   }
   check(of, item)
-  return Object.fromEntries(names.map(name => [name, of.attributes[name]!.clean?.(item[name], name) ?? item[name]]))
+  const clean = (name: string): unknown => {
+    const attribute = of.attributes[name]!
+    return attribute.clean ? attribute.clean(item[name], name) : item[name]
+  }
+  return Object.fromEntries(names.map(name => [name, clean(name)]))
 }
 
 /** Fills in what was not given. Throws for what is required. */

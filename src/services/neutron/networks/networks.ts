@@ -3,6 +3,7 @@ import type { Context } from '#kit/context.ts'
 import { sql, type Tx } from '#kit/db/index.ts'
 import { conflict } from '#kit/fault.ts'
 import * as S from '#kit/http/schema.ts'
+import type { Env } from '#kit/service.ts'
 
 import { bool, dnsClean, idField, int, nullableUuid, project, shown, standard, text, texts } from '../api/attributes.ts'
 import { type Changing, type Making, type Removing, type Row, resource } from '../api/resource.ts'
@@ -10,6 +11,7 @@ import { insertRow, updateRow } from '../api/write.ts'
 import { dhcpRelease } from '../dhcp/dhcp.ts'
 import { contradicts, gone, inUse, invalidInput } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
+import { portRemove } from '../ports/store.ts'
 import { qosUsable } from '../qos/facts.ts'
 import { rbacShare, rbacUnshare } from '../rbac/store.ts'
 import { neutronSettings } from '../settings.ts'
@@ -221,8 +223,21 @@ export async function externalCheck(tx: Tx, id: string): Promise<void> {
   throw inUse('ExternalNetworkInUse', why)
 }
 
+/** Floating IPs that lead nowhere go with their network. */
+async function floatingsDrop(env: Env, tx: Tx, id: string): Promise<void> {
+  const idle = await tx
+    .deleteFrom('neutron.floating_ips')
+    .where('floating_network_id', '=', id)
+    .where('port_id', 'is', null)
+    .where('router_id', 'is', null)
+    .returning('floating_port_id')
+    .execute()
+  for (const { floating_port_id } of idle) await portRemove(env, tx, floating_port_id)
+}
+
 async function networkRemove({ env, tx, row }: Removing): Promise<void> {
   const id = row.id as string
+  await floatingsDrop(env, tx, id)
   const ports = await tx
     .selectFrom('neutron.ports')
     .select('id')

@@ -60,15 +60,16 @@ export const routers = resource({
   remove: routerRemove,
 })
 
-function flavors(given: Row): void {
-  if (given.distributed === true && given.ha === true) return
-  if (given.enable_default_route_bfd === true)
+/** Throws for what no host here can do. */
+function possible(given: Row): void {
+  if (given.enable_default_route_bfd === true) {
     throw badRequest('Bidirectional forwarding detection is not available.', { type: 'HTTPBadRequest' })
+  }
 }
 
 async function routerMake({ env, tx, ctx, given }: Making): Promise<string> {
   const id = randomUUID()
-  flavors(given)
+  possible(given)
   if (given.flavor_id) {
     const flavor = await tx
       .selectFrom('neutron.flavors')
@@ -92,7 +93,7 @@ async function routerMake({ env, tx, ctx, given }: Making): Promise<string> {
 
 async function routerChange({ env, tx, ctx, row, changes }: Changing): Promise<void> {
   const id = row.id as string
-  flavors(changes)
+  possible(changes)
   let columns: Row = {}
   if ('external_gateway_info' in changes) {
     columns = await gatewaySet(env, tx, ctx, id, changes.external_gateway_info as GatewayGiven | null)
