@@ -6,8 +6,6 @@ import { bridgeName, vxlanName } from '../names.ts'
 import { testDesired, testNetwork, testPort, testRule, testSubnet } from '../testing.ts'
 import { testHost } from './world.ts'
 
-const skip = process.getuid?.() === 0 ? false : 'needs root'
-
 test('a network over two hosts: exact entries, remote groups, ports that come and go', {
   skip: 'neighbour entries come late on a busy machine: to be mended',
 }, async t => {
