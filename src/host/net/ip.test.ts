@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { parseConnections } from './conntrack.ts'
 import {
@@ -141,4 +142,13 @@ test('a namespace with a pair of links all its own is removed too', { skip: root
   await batch({ netns: name }, [['link', 'add', 'p0', 'type', 'veth', 'peer', 'name', 'p1']])
   await netnsDelete(name)
   assert.equal((await netnsList()).has(name), false)
+})
+
+test('a file left over where a namespace was is no namespace, and not in the way', { skip: root }, async t => {
+  const name = await testNetns(t, 'stale')
+  await netnsDelete(name)
+  await writeFile(`/run/netns/${name}`, '')
+  assert.equal((await netnsList()).has(name), false)
+  await netnsEnsure({}, name)
+  assert.equal((await netnsList()).has(name), true)
 })

@@ -1,21 +1,37 @@
 // Named network namespaces.
-import { readdir, readFile, stat } from 'node:fs/promises'
+import { readdir, readFile, rm, stat, statfs } from 'node:fs/promises'
 import { setTimeout } from 'node:timers/promises'
 import { type RunPlace, run } from '../run.ts'
 import { batch, linkList } from './ip.ts'
 
-/** Names of all network namespaces under /run/netns; empty where there never was one. */
+/** What statfs says of a namespace's file; anything else of that name is a file whose mount is gone. */
+const NSFS = 0x6e736673
+const FOLDER = '/run/netns'
+
+/** Names of all network namespaces under /run/netns; empty where there never was one. Files without a namespace behind them are left out. */
 export async function netnsList(): Promise<Set<string>> {
-  return new Set(await readdir('/run/netns').catch(ignoreMissing))
+  const names = await readdir(FOLDER).catch(ignoreMissing)
+  const alive = await Promise.all(names.map(isAlive))
+  return new Set(names.filter((_, i) => alive[i]))
+}
+
+async function isAlive(name: string): Promise<boolean> {
+  return statfs(`${FOLDER}/${name}`).then(
+    ({ type }) => type === NSFS,
+    () => false,
+  )
 }
 
 /** Makes a namespace with its loopback up. Safe if it is there already. */
 export async function netnsEnsure(place: RunPlace, name: string): Promise<void> {
-  if (!(await netnsList()).has(name)) {
-    await run(['ip', 'netns', 'add', name], { ...place, codes: [0, 1] }).then(async ({ code, stderr }) => {
-      // Two at once: the one who came second finds it there.
-      if (code !== 0 && !(await netnsList()).has(name)) throw new Error(`ip netns add ${name}: ${stderr.trim()}`)
+  if (!(await isAlive(name))) {
+    // A file left over from a namespace that is gone (its mount was private to a process that ended) would be in the way.
+    await rm(`${FOLDER}/${name}`, { force: true }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EBUSY') throw error
     })
+    const { code, stderr } = await run(['ip', 'netns', 'add', name], { ...place, codes: [0, 1] })
+    // Two at once: the one who came second finds it there.
+    if (code !== 0 && !(await isAlive(name))) throw new Error(`ip netns add ${name}: ${stderr.trim()}`)
   }
   await run(['ip', 'link', 'set', 'lo', 'up'], { netns: name })
 }
