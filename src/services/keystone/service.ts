@@ -22,6 +22,7 @@ import { legacyRoutes } from './legacy.routes.ts'
 import { limitRoutes } from './limits/limits.ts'
 import { base } from './migrations/0001_base.ts'
 import { usedAssertions } from './migrations/0002_used_assertions.ts'
+import { limitsOutlive } from './migrations/0003_limits_outlive.ts'
 import { consumerRoutes } from './oauth1/consumers.ts'
 import { oauth1Routes } from './oauth1/oauth1.ts'
 import { oauth2Route } from './oauth2/token.route.ts'
@@ -87,7 +88,7 @@ export const keystone: Service = {
   routes,
   policies,
   settings: keystoneSettings,
-  migrations: [base, usedAssertions],
+  migrations: [base, usedAssertions, limitsOutlive],
   tasks: [sweep, directories],
   audit: keystoneAudit,
   start: env => identityOf(env).start(),

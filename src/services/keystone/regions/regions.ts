@@ -34,12 +34,6 @@ export const regions: Noun = {
     if (child) throw forbidden(`Unable to delete region ${row.id} because it or its child regions have associated endpoints.`)
     const endpoint = await tx.selectFrom('keystone.endpoints').select('id').where('region_id', '=', row.id).executeTakeFirst()
     if (endpoint) throw forbidden(`Unable to delete region ${row.id} because it or its child regions have associated endpoints.`)
-    const limit = await tx
-      .selectFrom('keystone.registered_limits')
-      .select('id')
-      .where('region_id', '=', row.id)
-      .executeTakeFirst()
-    if (limit) throw forbidden(`Unable to delete region ${row.id} because limits are registered for it.`)
     await stale(tx, 'catalog')
   },
 }

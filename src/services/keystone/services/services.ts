@@ -1,4 +1,3 @@
-import { conflict } from '#kit/fault.ts'
 import { String } from '#kit/http/schema.ts'
 import { type Noun, nounRoutes, nounView } from '../noun.ts'
 import { Flag, Name, Text } from '../shapes.ts'
@@ -32,15 +31,7 @@ export const services: Noun = {
   },
   afterCreate: tx => stale(tx, 'catalog'),
   afterUpdate: tx => stale(tx, 'catalog'),
-  async beforeDelete(tx, _call, row) {
-    const limit = await tx
-      .selectFrom('keystone.registered_limits')
-      .select('id')
-      .where('service_id', '=', row.id)
-      .executeTakeFirst()
-    if (limit) throw conflict(`Unable to delete service ${row.id}: limits are registered for it.`)
-    await stale(tx, 'catalog')
-  },
+  beforeDelete: tx => stale(tx, 'catalog'),
 }
 
 export const serviceRoutes = nounRoutes(services)
