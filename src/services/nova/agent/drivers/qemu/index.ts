@@ -99,18 +99,22 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       opened = await openHost(options, changed)
       const { store, images, log } = opened.host
       await images.clean()
+      let unreadable = 0
       for (const id of await store.scan()) {
         const record = await store.read(id).catch(error => {
+          unreadable++
           log.error({ guest: id, error: reason(error) }, 'guest: its record cannot be read; left alone')
           return undefined
         })
         if (record) lives.set(id, liveOf(record))
       }
       const all = [...lives.values()]
-      await sweep(
-        opened.host,
-        all.map(live => ({ id: live.id, uid: live.record.uid })),
-      )
+      // What looks like nobody's may be that of a guest whose record cannot be read.
+      if (unreadable === 0)
+        await sweep(
+          opened.host,
+          all.map(live => ({ id: live.id, uid: live.record.uid })),
+        )
       // Re-attaching is quick and done before anything else is asked; what takes long (images, starts) goes on in each guest's queue.
       const mending = all.map(async live => {
         await mend(opened!.host, live)
