@@ -52,5 +52,5 @@ export const policies: readonly PolicyRule[] = [
   rule('allocations:update', 'Replace the allocations of a consumer.'),
   rule('allocations:delete', 'Delete the allocations of a consumer.'),
   rule('allocation_candidates:list', 'Find providers that can satisfy a request.'),
-  rule('reshaper:reshape', 'Move inventories and allocations between providers.', 'rule:service_api or rule:admin_api'),
+  rule('reshaper:reshape', 'Move inventories and allocations between providers.', 'rule:service_api'),
 ]

@@ -26,11 +26,11 @@ async function replace(tx: Tx, id: string, aggregates: readonly string[]): Promi
   )
 }
 
-async function view(call: Pick<Call, 'db' | 'reply' | 'version'>, id: string): Promise<unknown> {
+async function view(call: Pick<Call, 'db' | 'reply' | 'version'>, id: string, aggregates?: string[]): Promise<unknown> {
   dated(call)
   const { generation } = await providerFetch(call.db, id)
   return {
-    aggregates: await list(call.db, id),
+    aggregates: aggregates ?? (await list(call.db, id)),
     ...(call.version >= V.aggregateGeneration && { resource_provider_generation: generation }),
   }
 }
@@ -61,7 +61,7 @@ export const aggregateRoutes = [
         await providerFetch(tx, call.target.id, true)
         await replace(tx, call.target.id, call.body.map(uuidOf))
       })
-      return view(call, call.target.id)
+      return view(call, call.target.id, call.body.map(uuidOf))
     },
   }),
   route({
@@ -79,7 +79,7 @@ export const aggregateRoutes = [
         await replace(tx, target.id, body.aggregates.map(uuidOf))
         await generationsBump(tx, [target.id])
       })
-      return view(call, target.id)
+      return view(call, target.id, body.aggregates.map(uuidOf))
     },
   }),
 ]

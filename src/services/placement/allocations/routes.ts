@@ -5,7 +5,7 @@ import { type Provider, providerFetch } from '../providers/store.ts'
 import { V } from '../versions.ts'
 import { allocationsChange, askedOf } from './change.ts'
 import { Keyed, Listed, Many } from './schema.ts'
-import { generationsBump, providersLock, type Resources } from './store.ts'
+import { providersLock, type Resources } from './store.ts'
 
 function consumerId({ params }: Pick<Call, 'params'>): string {
   if (!UUID.test(params.consumer!)) throw badRequest(`Malformed consumer_uuid: ${params.consumer}`)
@@ -125,7 +125,6 @@ export const allocationRoutes = [
         await providersLock(tx, providers)
         await tx.deleteFrom('placement.allocations').where('consumer_id', '=', id).execute()
         await tx.deleteFrom('placement.consumers').where('id', '=', id).execute()
-        await generationsBump(tx, providers)
       })
     },
   }),

@@ -80,7 +80,7 @@ export async function allocationsReplace(tx: Tx, changes: readonly Change[]): Pr
   const consumers = changes.map(c => c.consumerId)
   const before = await tx
     .selectFrom('placement.allocations')
-    .select(['provider_id'])
+    .select(['consumer_id', 'provider_id'])
     .distinct()
     .where('consumer_id', 'in', consumers)
     .execute()
@@ -100,7 +100,11 @@ export async function allocationsReplace(tx: Tx, changes: readonly Change[]): Pr
   )
   await consumersWrite(tx, changes)
   if (rows.length > 0) await tx.insertInto('placement.allocations').values(rows).execute()
-  if (touched.length > 0) await generationsBump(tx, touched)
+  // As Placement counts: a provider that a consumer leaves for another is not changed by that; one that it leaves for nothing is.
+  const gone = changes.filter(c => Object.keys(c.wants).length === 0).map(c => c.consumerId)
+  const left = before.filter(row => gone.includes(row.consumer_id)).map(row => row.provider_id)
+  const changed = [...new Set([...wanted, ...left])]
+  if (changed.length > 0) await generationsBump(tx, changed)
 }
 
 async function refuseOverCapacity(tx: Tx, changes: readonly Change[], wanted: string[], consumers: string[]): Promise<void> {

@@ -85,8 +85,8 @@ export function requestOf(search: URLSearchParams, version: number): Request {
   }
   return {
     groups,
-    limit: query.limit === undefined ? undefined : Number(query.limit),
-    isolate: query.group_policy === 'isolate',
+    limit: query.limit === undefined ? undefined : Number(search.get('limit')),
+    isolate: search.get('group_policy') === 'isolate',
     rootTraits: rootOf(search, version),
     sameSubtrees,
   }

@@ -72,9 +72,11 @@ export const classRoutes = [
     since: V.classes,
     until: V.putClass - 1,
     policy: 'placement:resource_classes:update',
-    target: classFetch,
     body: Named,
-    async handle({ env, target, body: { name } }) {
+    async handle(call) {
+      const { env, body } = call
+      const { name } = body
+      const target = await classFetch(call)
       if (!target.name.startsWith('CUSTOM_')) throw badRequest(`Cannot update standard resource class ${target.name}`)
       await env.db.tx(async tx => {
         try {

@@ -1,4 +1,4 @@
-import { badRequest, conflict, notFound } from '#kit/fault.ts'
+import { badRequest, conflict, methodNotAllowed, notFound } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { generationsBump } from '../allocations/store.ts'
@@ -127,6 +127,15 @@ export const inventoryRoutes = [
       })
       reply.headers.Location = self(`/resource_providers/${target.id}/inventories/${name}`)
       return oneView(call, target.id, name)
+    },
+  }),
+  route({
+    method: 'DELETE',
+    path,
+    until: V.deleteInventories - 1,
+    policy: null,
+    handle() {
+      throw methodNotAllowed('Inventories are deleted all at once since 1.5.', { headers: { Allow: 'GET, POST, PUT' } })
     },
   }),
   route({

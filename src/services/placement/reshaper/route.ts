@@ -34,19 +34,12 @@ export const reshaper = route({
   async handle({ env, body, version }) {
     const wanted = Object.entries(body.inventories).map(([id, given]) => ({ id: uuidOf(id), ...given }))
     const asked = Object.entries(body.allocations).map(([id, one]) => askedOf(id, one, version))
+    const ids = wanted.map(w => w.id)
     await env.db.tx(async tx => {
       // All providers that anything of this touches, in the one order of locks.
       const touched = new Set([...wanted.map(w => w.id), ...asked.flatMap(a => Object.keys(a.wants))])
       await providersLock(tx, [...touched])
-      const rows = await tx
-        .selectFrom('placement.providers')
-        .select(['id', 'generation'])
-        .where(
-          'id',
-          'in',
-          wanted.map(w => w.id),
-        )
-        .execute()
+      const rows = await tx.selectFrom('placement.providers').select(['id', 'generation']).where('id', 'in', ids).execute()
       const generations = new Map(rows.map(row => [row.id, row.generation]))
       for (const { id, resource_provider_generation: given } of wanted) {
         const actual = generations.get(id)
@@ -65,12 +58,10 @@ export const reshaper = route({
         await refuseClasses(tx, id, Object.keys(inventories))
         await inventoriesWrite(tx, id, inventories)
       }
+      await generationsBump(tx, ids)
       if (asked.length > 0) await allocationsChange(tx, asked)
       for (const { id, inventories } of wanted) await inventoriesKeep(tx, id, Object.keys(inventories))
-      await generationsBump(
-        tx,
-        wanted.map(w => w.id),
-      )
+      await generationsBump(tx, ids)
     })
   },
 })
