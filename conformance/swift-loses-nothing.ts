@@ -34,6 +34,8 @@ const { values } = parseArgs({
 })
 const SECONDS = Number(values.seconds)
 const HOSTS = 5
+/** The host whose device is a file system of its own, so that it can be full. */
+const SMALL = 5
 const secrets = { prefix: 'conformance', suffix: 'loses-nothing' }
 const dir = await mkdtemp(join(tmpdir(), 'swift-loses-nothing-'))
 const name = (host: number): string => `swln${process.pid}-${host}`
@@ -93,6 +95,7 @@ async function rings(): Promise<void> {
   await saveRing(join(dir, 'ec.ring.gz'), code)
   for (let host = 1; host <= HOSTS; host++) {
     for (const device of ['d', 'e']) await mkdir(deviceDir(host, device), { recursive: true })
+    if (host === SMALL) await run(['mount', '-t', 'tmpfs', '-o', 'size=256m', 'tmpfs', deviceDir(host, 'd')])
   }
 }
 
@@ -299,7 +302,8 @@ const FAULTS: Record<string, (policy: string) => Promise<void>> = {
     await wait()
   },
   async device(policy) {
-    const hosts = policy === 'ec' ? [pick(), pick()] : [pick()]
+    const lose = (): number => 1 + Math.floor(Math.random() * (HOSTS - 1)) // not the one that is a file system of its own
+    const hosts = policy === 'ec' ? [lose(), lose()] : [lose()]
     const gone: [string, string][] = []
     for (const [i, host] of hosts.entries()) {
       const from = deviceDir(host, i === 1 && host === hosts[0] ? 'e' : 'd')
@@ -313,13 +317,18 @@ const FAULTS: Record<string, (policy: string) => Promise<void>> = {
     }
   },
   async full() {
-    const host = pick()
-    const at = deviceDir(host, 'd')
-    await run(['mount', '--bind', at, at]).catch(() => {})
-    await run(['mount', '-o', 'remount,bind,ro', at])
+    const filler = join(deviceDir(SMALL, 'd'), 'filler')
+    const file = await open(filler, 'w')
+    const zeros = Buffer.alloc(1024 * 1024)
+    try {
+      for (;;) await file.write(zeros)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
+    } finally {
+      await file.close()
+    }
     await wait()
-    await run(['mount', '-o', 'remount,bind,rw', at])
-    await run(['umount', '-l', at])
+    await rm(filler)
   },
 }
 
@@ -439,6 +448,7 @@ async function trial(policy: string): Promise<void> {
 async function end(): Promise<void> {
   for (const who of children.keys()) await kill(who)
   for (let host = 1; host <= HOSTS; host++) await run(['ip', 'netns', 'del', name(host)]).catch(() => {})
+  await run(['umount', '-l', deviceDir(SMALL, 'd')]).catch(() => {})
   if (problems.length === 0) await rm(dir, { recursive: true, force: true })
   else say(`what was stored is in ${dir}`)
 }
