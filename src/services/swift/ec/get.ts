@@ -1,7 +1,7 @@
 /** GET of an erasure-coded object: as many fragments as needed, from different servers, decoded segment by segment. */
 import type { Place } from '../http/client.ts'
 import { respond } from '../http/conditional.ts'
-import { discard, type Headers, ok, type Req, type Res, type Stream } from '../http/message.ts'
+import { discard, type Headers, ok, type Req, type Res, refuse, type Stream } from '../http/message.ts'
 import type { ErasureCode } from '../policies.ts'
 import { note, places, read } from '../proxy/backend.ts'
 import type { Cluster } from '../proxy/cluster.ts'
@@ -17,7 +17,14 @@ export async function ecGet(cluster: Cluster, req: Req, at: ObjectAt, headers: H
   for (const name in headers) if (name !== 'range' && !name.startsWith('if-')) plain[name] = headers[name]
   const { res } = await read(cluster, 'object', at.policy.ring, at.partition, { method: 'HEAD', path, headers: plain }, true)
   discard(res)
-  if (!ok(res.status) || res.headers[EC.etag] === undefined) return res
+  // the answer to a HEAD has the length of a page but not the page
+  if (!ok(res.status))
+    return refuse(
+      res.status,
+      undefined,
+      res.headers['x-backend-timestamp'] ? { 'x-backend-timestamp': res.headers['x-backend-timestamp'] } : {},
+    )
+  if (res.headers[EC.etag] === undefined) return refuse(503)
   const size = Number(res.headers[EC.length])
   const segment = Number(res.headers[EC.segment])
   const shown: Headers = { ...res.headers, etag: res.headers[EC.etag] }
