@@ -7,15 +7,21 @@ import { instanceActionRoutes } from './actions/list.routes.ts'
 import { operate } from './actions/operation.ts'
 import { actionRoutes } from './actions/routes.ts'
 import { novaAudit } from './audit.ts'
+import { consoleUpgrade } from './consoles/proxy.ts'
+import { consoleRoutes } from './consoles/routes.ts'
 import { discoveryRoutes } from './discovery.routes.ts'
 import { flavorAccessRoutes } from './flavors/access.routes.ts'
 import { flavorRoutes } from './flavors/routes.ts'
 import { flavorSpecRoutes } from './flavors/specs.routes.ts'
+import { hypervisorRoutes } from './hosts/hypervisors.routes.ts'
+import { serviceRoutes } from './hosts/services.routes.ts'
+import { controllerServices } from './hosts/store.ts'
 import { hostVerbs } from './hosts/verbs.ts'
 import { keypairRoutes } from './keypairs/routes.ts'
 import { metadataServed } from './metadata/serve.ts'
 import { migrations } from './migrations/index.ts'
 import { policies } from './policy.ts'
+import { quotaRoutes } from './quotas/routes.ts'
 import { createServer } from './servers/create.saga.ts'
 import { deleteServer } from './servers/delete.saga.ts'
 import { serverListRoutes } from './servers/list.routes.ts'
@@ -34,6 +40,10 @@ const routes: Route[] = [
   ...serverRoutes,
   ...actionRoutes,
   ...instanceActionRoutes,
+  ...consoleRoutes,
+  ...serviceRoutes,
+  ...hypervisorRoutes,
+  ...quotaRoutes,
 ]
 
 /** A URL may name a project: it must be the token's. */
@@ -67,4 +77,9 @@ export const nova: Service = {
   audit: novaAudit,
   sagas: [createServer, deleteServer, operate] as unknown as Saga<never>[],
   hostVerbs: [...hostVerbs, metadataServed],
+  upgrade: consoleUpgrade,
+  async start(env) {
+    await controllerServices(env)
+    return undefined
+  },
 }

@@ -1,7 +1,7 @@
 /** The state of servers' hosts, for those who may see it. */
 import type { Call } from '#kit/http/route.ts'
 import { V } from '../versions.ts'
-import { services } from './store.ts'
+import { isUp, serviceRows } from './store.ts'
 
 /**
  * host_status by host: UP, DOWN, MAINTENANCE, UNKNOWN, or '' for a server without host. Undefined where the caller may see none, or the
@@ -18,10 +18,10 @@ export async function hostStatuses(
   if (!any && !ctx.can('os_compute_api:servers:show:host_status:unknown-only', target)) return undefined
   const names = [...new Set(hosts.filter(host => host !== null))]
   const rows =
-    names.length === 0 ? [] : await services(db).where('s.host', 'in', names).where('s.program', '=', 'nova-compute').execute()
+    names.length === 0 ? [] : await serviceRows(db).where('s.host', 'in', names).where('s.program', '=', 'nova-compute').execute()
   const statuses = new Map(
     rows.map(row => {
-      const up = row.up || (!row.forced_down && env.hosts.isConnected(row.host))
+      const up = isUp(env, row)
       return [row.host, row.forced_down ? 'DOWN' : !up ? 'UNKNOWN' : row.disabled ? 'MAINTENANCE' : 'UP']
     }),
   )

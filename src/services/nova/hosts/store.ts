@@ -6,18 +6,38 @@ import { neighbours } from '../neighbours.ts'
 import type { HostInventory } from '../spec.ts'
 import type { AggregatesTable, HypervisorsTable, ServicesTable } from '../tables.ts'
 
-export type Service = Selectable<ServicesTable> & { up: boolean }
+/** A service with when its host was last seen. */
+export type Service = Selectable<ServicesTable> & { up: boolean; seen: Date | null }
 export type Hypervisor = Selectable<HypervisorsTable> & { inventory: HostInventory }
 export type Aggregate = Selectable<AggregatesTable>
 
-/** The services, with whether their host is connected to any controller now. */
-export function services(db: Query) {
+/** The services, with whether what they run in is there: a host that is connected, or a controller that lives. */
+export function serviceRows(db: Query) {
   return db
     .selectFrom('nova.services as s')
-    .leftJoin('kit.host_states as h', 'h.name', 's.host')
+    .leftJoin('kit.host_states as h', j => j.onRef('h.name', '=', 's.host').on('s.program', '=', 'nova-compute'))
+    .leftJoin('kit.controllers as c', j => j.onRef('c.name', '=', 's.host').on('s.program', '!=', 'nova-compute'))
     .selectAll('s')
-    .select(sql<boolean>`coalesce(h.up, false) and not s.forced_down`.as('up'))
-    .select('h.last_seen_at as seen')
+    .select([
+      sql<boolean>`coalesce(h.up, c.seen_at > now() - interval '30 seconds', false)`.as('up'),
+      sql<Date | null>`coalesce(h.last_seen_at, c.seen_at)`.as('seen'),
+    ])
+}
+
+/** Whether a service is there: by the link to its host here, or by what other controllers see. */
+export const isUp = (env: Pick<Env, 'hosts'>, row: Pick<Service, 'forced_down' | 'up' | 'host'>): boolean =>
+  !row.forced_down && (row.up || env.hosts.isConnected(row.host) || env.hosts.controller === row.host)
+
+/** Notes that this controller schedules and conducts. */
+export async function controllerServices(env: Pick<Env, 'db' | 'hosts'>): Promise<void> {
+  const programs = ['nova-conductor', 'nova-scheduler']
+  await env.db.tx(async tx => {
+    await tx
+      .insertInto('nova.services')
+      .values(programs.map(program => ({ id: randomUUID(), program, host: env.hosts.controller })))
+      .onConflict(c => c.columns(['host', 'program']).doNothing())
+      .execute()
+  })
 }
 
 /**
