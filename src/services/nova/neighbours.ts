@@ -7,7 +7,7 @@ import ipaddr from 'ipaddr.js'
 import type { Config } from '#kit/config.ts'
 import type { Context } from '#kit/context.ts'
 import type { Query, Tx } from '#kit/db/index.ts'
-import { badRequest } from '#kit/fault.ts'
+import { badRequest, Fault } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
 import * as glance from '#services/glance/index.ts'
 import * as keystone from '#services/keystone/index.ts'
@@ -64,6 +64,7 @@ export const neighbours = {
     try {
       await keystone.projectFetch(db, projectId)
     } catch (error) {
+      if (!(error instanceof Fault) || error.kind !== 'notFound') throw error
       throw badRequest(`Project ID ${projectId} is not a valid project.`, { cause: error })
     }
   },

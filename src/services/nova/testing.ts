@@ -89,6 +89,9 @@ export async function computeCloud(t: TestContext, names: string[] = ['host1']) 
   })
   t.after(() => hosts.close())
   const cloud = await testCloud(t, BELOW, { hosts })
+  for (const id of ['p1', 'p2', 'admin-project']) {
+    await sql`insert into keystone.projects (id, name) values (${id}, ${id}) on conflict do nothing`.execute(cloud.db.read)
+  }
   const fakes: FakeHost[] = []
   for (const name of names) fakes.push(await fakeHost(hosts, name))
   t.after(() => Promise.all(fakes.map(fake => fake.close())))
