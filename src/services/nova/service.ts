@@ -13,6 +13,7 @@ import { discoveryRoutes } from './discovery.routes.ts'
 import { flavorAccessRoutes } from './flavors/access.routes.ts'
 import { flavorRoutes } from './flavors/routes.ts'
 import { flavorSpecRoutes } from './flavors/specs.routes.ts'
+import { aggregateAndZoneRoutes } from './hosts/aggregates.routes.ts'
 import { hypervisorRoutes } from './hosts/hypervisors.routes.ts'
 import { serviceRoutes } from './hosts/services.routes.ts'
 import { controllerServices } from './hosts/store.ts'
@@ -24,7 +25,9 @@ import { policies } from './policy.ts'
 import { quotaRoutes } from './quotas/routes.ts'
 import { createServer } from './servers/create.saga.ts'
 import { deleteServer } from './servers/delete.saga.ts'
+import { serverGroupRoutes } from './servers/groups.routes.ts'
 import { serverListRoutes } from './servers/list.routes.ts'
+import { serverPartRoutes } from './servers/parts.routes.ts'
 import { serverRoutes } from './servers/routes.ts'
 import { novaSettings } from './settings.ts'
 import { microversions } from './versions.ts'
@@ -38,10 +41,13 @@ const routes: Route[] = [
   ...keypairRoutes,
   ...serverListRoutes,
   ...serverRoutes,
+  ...serverPartRoutes,
+  ...serverGroupRoutes,
   ...actionRoutes,
   ...instanceActionRoutes,
   ...consoleRoutes,
   ...serviceRoutes,
+  ...aggregateAndZoneRoutes,
   ...hypervisorRoutes,
   ...quotaRoutes,
 ]
