@@ -25,7 +25,9 @@ export interface ControlledOptions {
   tls?: { key: string; cert: string }
   region: string
   passwords: { admin: string; demo: string }
-  record?: string
+  record?: string | number
+  /** Where the log goes instead of standard error; opened again at SIGHUP. */
+  logFile?: string
   local?: { socket: string; host: string; secret: string }
   inProcess?: string[]
   user?: { uid: number; gid: number }
@@ -85,6 +87,9 @@ export async function startControlled(options: ControlledOptions, log: Log): Pro
   })
 }
 
+/** Longest that an orderly end may take. */
+const END_MS = 10_000
+
 /** The body of the controller's own process: waits for its options, becomes the user, starts, and ends with its parent. */
 export async function controlledMain(): Promise<void> {
   const options = await new Promise<ControlledOptions>(resolve =>
@@ -95,12 +100,15 @@ export async function controlledMain(): Promise<void> {
     process.setgid?.(options.user.gid)
     process.setuid?.(options.user.uid)
   }
-  const log = openLog({ level: options.logLevel as 'info', readable: false })
+  const log = openLog({ level: options.logLevel as 'info', file: options.logFile, readable: false })
+  process.on('SIGHUP', () => log.reopen())
   let controller: Controller | undefined
   let ending = false
   const end = async (): Promise<void> => {
     if (ending) return
     ending = true
+    // What cannot be let go of in order is taken up by the next process as after a crash.
+    setTimeout(() => process.exit(1), END_MS).unref()
     await controller?.close()
     process.exit(0)
   }

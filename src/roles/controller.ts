@@ -43,8 +43,8 @@ export interface ControllerOptions {
   identify: (env: Env) => Promise<Identify>
   at: { host: string; port: number }
   tls?: { key: string; cert: string }
-  /** File to record every exchange in. */
-  record?: string
+  /** File to record every exchange in, or its descriptor. */
+  record?: string | number
   /** Unix socket on which the agent of this machine connects, and the secret of that host. */
   local?: { socket: string; host: string; secret: string }
   /** Hosts of this very process (simulated ones): they need no secret. */

@@ -1,8 +1,7 @@
 /** The programs of the host, with their versions, and the ports that Nubo wants to listen on. */
-import { once } from 'node:events'
-import { createServer } from 'node:net'
 import { HOST_PROGRAMS, type HostProgram, installCommand, programPath } from '#host/programs.ts'
 import { run } from '#host/run.ts'
+import { portTrouble } from '../instance/port.ts'
 import { type Finding, findings } from './finding.ts'
 
 /** Without these no server runs at all. */
@@ -34,27 +33,12 @@ async function program(row: HostProgram): Promise<Finding> {
   return ok(row.program, versionIn(stdout || stderr))
 }
 
-/** Who listens there, as `ss` tells root; undefined when it cannot be known. */
-async function listener(port: number): Promise<string | undefined> {
-  const { stdout } = await run(['ss', '-Hltnp', `sport = :${port}`]).catch(() => ({ stdout: '' }))
-  return /users:\(\("([^"]+)",pid=(\d+)/.exec(stdout)?.slice(1, 3).join(', process ')
-}
-
 async function port(address: string, number: number): Promise<Finding> {
   const { ok, limited } = findings('Ports')
   const name = `${address}:${number}`
-  const server = createServer()
-  server.listen(number, address)
-  try {
-    await once(server, 'listening')
-    server.close()
-    return ok(name, 'free')
-  } catch (error) {
-    const who = await listener(number)
-    const seen =
-      (error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? `in use${who ? ` by ${who}` : ''}` : (error as Error).message
-    return limited(name, seen, 'a second Nubo cannot listen there (fine if the first one does)', 'nubo up --listen ADDRESS:PORT')
-  }
+  const seen = await portTrouble(address.replace(/^\[|\]$/g, ''), number)
+  if (seen === undefined) return ok(name, 'free')
+  return limited(name, seen, 'a second Nubo cannot listen there (fine if the first one does)', 'nubo up --listen ADDRESS:PORT')
 }
 
 /** @param listen address and port that `up` would use */

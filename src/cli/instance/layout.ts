@@ -48,9 +48,20 @@ export interface Owner {
   gid: number
 }
 
+/** Makes a folder and those above it. Throws the system's error. (mkdir's own `recursive` never ends where a file system refuses new names.) */
+export function folderEnsure(folder: string): void {
+  if (existsSync(folder)) return
+  if (dirname(folder) !== folder) folderEnsure(dirname(folder))
+  try {
+    mkdirSync(folder)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+}
+
 /** Makes the folders that are missing, each with the owner and the permissions it needs. Throws when the owner could not get there. */
 export function layoutMake(layout: Layout, owner: Owner | undefined): void {
-  mkdirSync(layout.data, { recursive: true })
+  folderEnsure(layout.data)
   if (owner) {
     chmodSync(layout.data, 0o755)
     checkWay(layout.data)

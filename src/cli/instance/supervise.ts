@@ -4,13 +4,13 @@
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, fchownSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { keepPostgres } from '#kit/db/postgres.ts'
 import { reason } from '#kit/fault.ts'
-import type { Log } from '#kit/log.ts'
+import type { Log, RootLog } from '#kit/log.ts'
 import { type ControlledOptions, startControlled } from '../../roles/controlled.ts'
 import { startHost, startSimulatedHosts } from '../../roles/host.ts'
 import { cloudsWrite, passwordsOf } from './clouds.ts'
@@ -28,10 +28,16 @@ export interface UpOptions {
   owner?: Owner
   region: string
   logLevel: string
+  /** The log's file, if it has one: the controller writes to it too. */
+  logFile?: string
+  /** The lock of the data folder, held as long as the controller lives. */
+  lock: number
 }
 
 export interface Instance {
   url: string
+  /** Writes the log to a new file of the same name, after it was moved away. */
+  reopenLog(): void
   /** Resolves when everything has stopped. Guests and networks run on. */
   stop(): Promise<void>
 }
@@ -39,20 +45,33 @@ export interface Instance {
 type Closer = () => Promise<void>
 
 /** Starts an instance and resolves when every API answers. `say` tells progress. Rejects with what could not be done; nothing is left running then. */
-export async function supervise(options: UpOptions, log: Log, say: (line: string) => void): Promise<Instance> {
+export async function supervise(options: UpOptions, log: RootLog, say: (line: string) => void): Promise<Instance> {
   const closers: Closer[] = []
   const stop = async (): Promise<void> => {
     for (const close of closers.splice(0).reverse()) await close()
   }
   try {
-    return { url: await start(options, log, say, closer => closers.push(closer)), stop }
+    const { url, controller } = await start(options, log, say, closer => closers.push(closer))
+    const reopenLog = (): void => {
+      if (options.logFile === undefined) return
+      fileFor(options.logFile, options.owner)
+      log.reopen()
+      controller?.signal('SIGHUP')
+    }
+    return { url, reopenLog, stop }
   } catch (error) {
     await stop()
     throw error
   }
 }
 
-async function start(o: UpOptions, log: Log, say: (line: string) => void, onClose: (closer: Closer) => void): Promise<string> {
+interface Started {
+  url: string
+  /** The controller's process, where it has one of its own. */
+  controller?: Kept
+}
+
+async function start(o: UpOptions, log: Log, say: (line: string) => void, onClose: (closer: Closer) => void): Promise<Started> {
   const { layout } = o
   layoutMake(layout, o.owner)
   const passwords = passwordsOf(layout)
@@ -72,6 +91,7 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
     region: o.region,
     passwords,
     record: o.record,
+    logFile: o.logFile,
     local,
     inProcess,
     user: o.owner,
@@ -80,9 +100,12 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
   // Before the controller starts: the passwords that it stores must not be lost if we die meanwhile.
   cloudsWrite(layout, passwords, `${publicUrl}/identity/v3`, o.region, tls && layout.ca)
   say('starting the controller')
+  let kept: Kept | undefined
   if (real) {
-    const child = await keepController(controlled, log)
-    onClose(child.stop)
+    if (o.logFile !== undefined) fileFor(o.logFile, o.owner)
+    const record = o.record === undefined ? undefined : fileFor(o.record, o.owner, true)
+    kept = await keepController(controlled, { lock: o.lock, record }, log)
+    onClose(kept.stop)
   } else {
     const controller = await startControlled({ ...controlled, user: undefined }, log)
     onClose(() => controller.close())
@@ -103,7 +126,7 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
   }
   stateWrite(layout, { pid: process.pid, started: startOf(process.pid)!, url: publicUrl, simulated: o.simulated, databaseUrl })
   onClose(async () => stateClear(layout))
-  return publicUrl
+  return { url: publicUrl, controller: kept }
 }
 
 async function ownDatabase(
@@ -120,6 +143,14 @@ async function ownDatabase(
   return postgres.url
 }
 
+/** A file that the controllers' user may write although its folder is another's: made here, and made theirs. Kept open, and its descriptor returned, if asked. */
+function fileFor(path: string, owner: Owner | undefined, keep = false): number {
+  const fd = openSync(path, 'a', 0o640)
+  if (owner) fchownSync(fd, owner.uid, owner.gid)
+  if (!keep) closeSync(fd)
+  return fd
+}
+
 /** The secret by which this machine's agent proves itself to the controller. */
 function hostSecret(layout: Layout): string {
   const file = join(layout.agent, 'secret')
@@ -133,14 +164,28 @@ export const isLoopback = (host: string): boolean => host === 'localhost' || hos
 const reachable = (host: string): string =>
   host === '0.0.0.0' || host === '::' ? hostname() : host.includes(':') ? `[${host}]` : host
 
+interface Kept {
+  signal(signal: NodeJS.Signals): void
+  stop: Closer
+}
+
+/** Open files that the controller's process is given: it could not open them itself. */
+interface Handed {
+  lock: number
+  record: number | undefined
+}
+
+/** What the record's descriptor is in the controller's process: after the standard ones, the channel to us, and the lock. */
+const RECORD_FD = 5
+
 /** Starts the controller's process and starts it anew whenever it ends unasked. Rejects when it cannot start the first time. */
-async function keepController(options: ControlledOptions, log: Log): Promise<{ stop: Closer }> {
+async function keepController(options: ControlledOptions, { lock, record }: Handed, log: Log): Promise<Kept> {
   let child: ChildProcess
   let ending = false
   let gone: Promise<void>
   const launch = async (): Promise<void> => {
     const made = fork(join(import.meta.dirname, '../../main.ts'), ['controller-process'], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc', lock, ...(record === undefined ? [] : [record])],
       execArgv: process.execArgv,
     })
     child = made
@@ -153,7 +198,7 @@ async function keepController(options: ControlledOptions, log: Log): Promise<{ s
       made.once('exit', (code, signal) => reject(new Error(`the controller ended (${signal ?? `code ${code}`})`)))
       made.once('error', reject)
     })
-    made.send(options)
+    made.send({ ...options, record: record === undefined ? undefined : RECORD_FD })
     await ready
     made.once('exit', (code, signal) => {
       if (ending) return
@@ -174,12 +219,14 @@ async function keepController(options: ControlledOptions, log: Log): Promise<{ s
   }
   await launch()
   return {
+    signal: signal => void child.kill(signal),
     async stop() {
       ending = true
       child.kill('SIGTERM')
       const timer = setTimeout(() => child.kill('SIGKILL'), 15_000)
       await gone
       clearTimeout(timer)
+      if (record !== undefined) closeSync(record)
     },
   }
 }

@@ -245,6 +245,17 @@ export async function keepPostgres(options: PostgresOptions, report: (error: Err
   }
 }
 
+/** Stops whatever PostgreSQL runs on the folder, whoever started it. Resolves to whether one did. */
+export async function stopPostgres(folder: string): Promise<boolean> {
+  const real = await fs.realpath(folder).catch(() => undefined)
+  if (real === undefined) return false
+  const data = join(real, 'data')
+  const pid = await survey(data)
+  if (pid === undefined) return false
+  await stopPostmaster(pid, data)
+  return true
+}
+
 /** The end of the log, for errors. */
 async function lastLines(log: string): Promise<string> {
   const text = await fs.readFile(log, 'utf8').catch(reason)

@@ -47,8 +47,8 @@ export const HAR_BODY_LIMIT = 256 * 1024
  * Starts a recording, appending to the file if there is one; the file is readable by its owner only. Throws the system's error when
  * it cannot be opened. `failed` is called once when a write fails later; what follows is then not recorded.
  */
-export function harRecorder(file: string, failed: (error: Error) => void = () => {}): HarRecorder {
-  const stream = createWriteStream(file, { fd: openSync(file, 'a', 0o600) })
+export function harRecorder(file: string | number, failed: (error: Error) => void = () => {}): HarRecorder {
+  const stream = createWriteStream('', { fd: typeof file === 'number' ? file : openSync(file, 'a', 0o600) })
   let broken: Error | undefined
   stream.on('error', error => {
     if (!broken) failed(error)
