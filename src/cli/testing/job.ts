@@ -29,6 +29,8 @@ export async function runJobs(
     const results = await job.run(signal)
     // What failed beside others is run once more by itself: what fails then is broken, what passes was short of time.
     if (!last && !job.alone && !signal.aborted && results.some(result => result.outcome === 'failed')) {
+      const failed = results.filter(result => result.outcome === 'failed')
+      for (const { name, why } of failed) console.log(`     ${job.name}: ${name}${why ? `: ${why}` : ''}`)
       console.log(`FAIL ${job.name}: once more, alone, at the end`)
       again.push(job)
     } else ended(job, results, performance.now() - began)

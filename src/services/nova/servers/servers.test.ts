@@ -184,7 +184,7 @@ test('lists are filtered, sorted and paged', async t => {
   assert.equal(await names('status=nonsense'), '400')
   assert.equal(await names('status=nonsense', '2.37'), '')
   assert.equal(await names('status=deleted'), '403')
-  assert.equal(await names('flavor=f1&image=' + IMAGE), 'gamma,beta,alpha')
+  assert.equal(await names(`flavor=f1&image=${IMAGE}`), 'gamma,beta,alpha')
   assert.equal(await names('flavor=f2'), '')
   assert.equal(await names('tags=all,beta'), 'beta')
   assert.equal(await names('tags-any=alpha,beta'), 'beta,alpha')

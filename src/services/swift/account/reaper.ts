@@ -11,7 +11,7 @@ export const accountReaper = (every: number, delay = 0): Daemon => ({
   async pass(premises, pass) {
     for await (const found of databasesHere(premises, 'accounts', pass)) {
       const info = await premises.databases.databases.call('account.info', found.path)
-      if (!info || info.status !== 'DELETED' || Number(info.delete_timestamp) > Date.now() / 1000 - delay) continue
+      if (info?.status !== 'DELETED' || Number(info.delete_timestamp) > Date.now() / 1000 - delay) continue
       const { cluster } = premises
       const [first] = primaries(cluster.accountRing, partitionFor(cluster.accountRing, cluster.secrets, info.account))
       if (first.device !== found.device || `${first.ip}:${first.port}` !== premises.address) continue

@@ -64,7 +64,7 @@ export const operations = {
   'container.reported': (a: Access, p: { put: string; deleted: string; count: number; bytes: number }) =>
     a.h && container.containerReported(a.h, p.put, p.deleted, p.count, p.bytes),
   'container.syncPoints': (a: Access, p: { point1: number; point2: number }) =>
-    a.h && a.h.run('UPDATE info SET sync_point1 = ?, sync_point2 = ?', p.point1, p.point2),
+    a.h?.run('UPDATE info SET sync_point1 = ?, sync_point2 = ?', p.point1, p.point2),
   'container.since': (a: Access, p: { row: number; count: number }) =>
     a.h ? container.containerItemsSince(a.h, p.row, p.count) : [],
   'container.audit': (a: Access) => a.h && container.containerAudit(a.h),

@@ -11,7 +11,8 @@ export interface Element {
 export function parseXml(source: string): Element {
   const root: Element = { name: '', text: '', children: [] }
   const open = [root]
-  const token = /<\?[^]*?\?>|<!--[^]*?-->|<(\/?)([\w:.-]+)((?:\s+[\w:.-]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(\/?)>|([^<]+)|</g
+  const token =
+    /<\?[\s\S]*?\?>|<!--[\s\S]*?-->|<(\/?)([\w:.-]+)((?:\s+[\w:.-]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(\/?)>|([^<]+)|</g
   for (let match = token.exec(source); match; match = token.exec(source)) {
     const [all, closing, qualified, , empty, text] = match
     const top = open.at(-1)!

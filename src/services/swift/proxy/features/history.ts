@@ -82,7 +82,7 @@ const own = (req: Req, method: string, path: string, extra: Partial<Parameters<t
   subRequest(req, { method, path, source: 'VW', preauthorized: true, ...extra })
 
 /** Copies the current object into the archive; null when that is done or there is none, else the refusal. */
-async function keepCurrent(next: App, site: Site, req: Req, archive: Archive): Promise<Res | null> {
+async function keepCurrent(next: App, _site: Site, req: Req, archive: Archive): Promise<Res | null> {
   const current = await next(
     own(req, 'GET', req.path, {
       query: new Map([

@@ -54,5 +54,5 @@ export function rateFor(rates: [size: number, rate: number][], size: number): nu
     }
     last = [at, rate]
   }
-  return last && last[1]
+  return last === null ? null : last[1]
 }
