@@ -17,6 +17,7 @@ import { linkImages, novaAgent } from '#services/nova/agent/link.ts'
 import { guestMetadata } from '#services/nova/agent/metadata.ts'
 import { sections } from './controlled.ts'
 import type { Controller } from './controller.ts'
+import type { MachineClaim } from './machine.ts'
 
 export interface HostOptions {
   name: string
@@ -25,6 +26,8 @@ export interface HostOptions {
   /** Folder of the agent's own files: guests, journal. */
   folder: string
   configFile: string
+  /** That this machine is this agent's: see machine.ts. Let go of when it stops. */
+  machine: MachineClaim
   log: Log
 }
 
@@ -39,7 +42,7 @@ export async function startHost(options: HostOptions): Promise<Closer> {
   const driver = qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log })
   const net = networkOf(loadConfig(options.configFile, sections()), log, guestMetadata(link))
   // Networks first: a guest's tap that appears is wired at once.
-  return started(link, [await network(link, net, log), await compute(link, driver, log)])
+  return started(link, [await network(link, net, log), await compute(link, driver, log), async () => options.machine.release()])
 }
 
 /** Starts pretended hosts, whose agents have memory in place of machines. */

@@ -2,11 +2,9 @@
  * One instance a data folder: a lock that the kernel lets go of when its last holder ends, however it ends. It belongs to the open file, which
  * the instance hands to its controller too: so whoever starts after a crash waits until the last process of the one before has gone.
  */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
+import { flock } from '#host/flock.ts'
 import type { Layout } from './layout.ts'
 
 export interface Lock {
@@ -57,14 +55,4 @@ export async function lockTake(
 function holder(layout: Layout): number | undefined {
   const pid = Number(readFileSync(fileOf(layout), 'utf8'))
   return pid > 0 ? pid : undefined
-}
-
-/** flock(1) locks the open file that it is given; the lock stays when it ends. Resolves to whether it is ours. */
-async function flock(fd: number, options: string[]): Promise<boolean> {
-  const child = spawn('flock', ['-x', ...options, '3'], { stdio: ['ignore', 'ignore', 'pipe', fd] })
-  const ended = once(child, 'close')
-  const words = text(child.stderr!)
-  const [code] = (await ended) as [number | null]
-  if (code === 0 || code === 1) return code === 0
-  throw new Error(`flock: ${(await words).trim() || `exit code ${code}`}`)
 }

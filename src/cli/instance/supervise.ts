@@ -13,6 +13,7 @@ import { reason } from '#kit/fault.ts'
 import type { Log, RootLog } from '#kit/log.ts'
 import { type ControlledOptions, startControlled } from '../../roles/controlled.ts'
 import { startHost, startSimulatedHosts } from '../../roles/host.ts'
+import { machineClaim } from '../../roles/machine.ts'
 import { cloudsWrite, passwordsOf } from './clouds.ts'
 import { type Layout, layoutMake, type Owner } from './layout.ts'
 import { startOf, stateClear, stateWrite } from './state.ts'
@@ -74,6 +75,9 @@ interface Started {
 async function start(o: UpOptions, log: Log, say: (line: string) => void, onClose: (closer: Closer) => void): Promise<Started> {
   const { layout } = o
   layoutMake(layout, o.owner)
+  // Before anything is started for nothing.
+  const machine = o.simulated === 0 ? await machineClaim(layout.agent) : undefined
+  if (machine) onClose(async () => machine.release())
   const passwords = passwordsOf(layout)
   const tls = isLoopback(o.at.host) ? undefined : certificateEnsure(layout, o.at.host)
   const publicUrl = `${tls ? 'https' : 'http'}://${reachable(o.at.host)}:${o.at.port}`
@@ -111,7 +115,7 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
     onClose(() => controller.close())
     onClose(await startSimulatedHosts(controller, inProcess, log))
   }
-  if (local) {
+  if (local && machine) {
     say('starting the host agent')
     onClose(
       await startHost({
@@ -120,6 +124,7 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
         secret: local.secret,
         folder: layout.agent,
         configFile: layout.config,
+        machine,
         log,
       }),
     )

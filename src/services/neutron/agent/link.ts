@@ -127,6 +127,8 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
       if (ports.length > 0 && !signal.aborted) {
         await say({ revision: revision ?? 0, full: false, ports, routers: [], floatingIps: [], dhcp: [], errors: [] })
       }
+      // Something that the last pass made is missing: the bridge, most likely.
+      if (ports.some(port => port.status === 'DOWN')) void sync()
     } catch (error) {
       log.warn({ taps: now, error: reason(error) }, 'neutron: taps not wired; the next pass tries again')
       void sync()

@@ -37,8 +37,11 @@ export function linuxNet(config: NetConfig): NetDriver {
   let last: NetDesired | null = null
   /** The state whose filters are in force: taps may be plugged for it. */
   let inForce: NetDesired | null = null
+  /** Taps that could not be plugged. A try changes the tap, which the monitor hears: without this, one try would cause the next. A pass tries again. */
+  const refused = new Set<string>()
 
   const wirePass = async (desired: NetDesired, errors: NetError[], thorough: boolean) => {
+    refused.clear()
     // One look serves the whole pass: a tap that appears meanwhile is told by the monitor, and waits for the quick lock.
     const [links, tables] = await Promise.all([linkList(config.place ?? {}), securityRead(config)])
     await tapsUnplug(desired, config, links)
@@ -58,7 +61,10 @@ export function linuxNet(config: NetConfig): NetDriver {
     const guests = desired.ports.filter(port => isGuest(port))
     const ready = filtered ? guests.filter(port => !failed.has(port.networkId)) : []
     const plugged = await tapsPlug(ready, desired, config, links)
-    for (const [id, message] of plugged.errors) errors.push({ kind: 'port', id, message })
+    for (const [id, message] of plugged.errors) {
+      refused.add(tapName(id))
+      errors.push({ kind: 'port', id, message })
+    }
     for (const port of guests) if (!plugged.statuses.has(port.id)) plugged.statuses.set(port.id, 'DOWN')
     return { statuses: plugged.statuses, links }
   }
@@ -125,12 +131,16 @@ export function linuxNet(config: NetConfig): NetDriver {
     wire: taps =>
       quick(async () => {
         const desired = inForce
-        const wanted = (desired?.ports ?? []).filter(port => isGuest(port) && taps.includes(tapName(port.id)))
+        const told = new Set(taps.filter(tap => !refused.has(tap)))
+        const wanted = (desired?.ports ?? []).filter(port => isGuest(port) && told.has(tapName(port.id)))
         if (!desired || wanted.length === 0) return []
         const found = await Promise.all(wanted.map(port => linkFetch(config.place ?? {}, tapName(port.id))))
         const links = new Map(found.flatMap(link => (link ? [[link.name, link] as const] : [])))
         const { statuses, errors } = await tapsPlug(wanted, desired, config, links)
-        for (const [id, message] of errors) config.log?.warn({ port: id, message }, 'port not wired')
+        for (const [id, message] of errors) {
+          refused.add(tapName(id))
+          config.log?.warn({ port: id, error: message }, 'port not wired')
+        }
         return [...statuses].map(([id, status]) => ({ id, status }))
       }),
     async watch(heard) {

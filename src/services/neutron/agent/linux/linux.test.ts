@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { run } from '#host/run.ts'
+import { bridgeName, tapName } from '../names.ts'
 import { testDesired, testNetwork, testPort, testRule, testSubnet } from '../testing.ts'
 import { testHost } from './world.ts'
 
@@ -59,4 +61,26 @@ test('security groups: closed until allowed, both directions, stateful, cut when
   // Nothing goes out without an egress rule.
   assert.deepEqual((await host.driver.apply(state([ssh, icmp]))).errors, [])
   assert.equal(await ga.ping('10.0.0.6'), false)
+})
+
+test('a tap that cannot be plugged is tried once a pass, not once an event that the trial causes', { skip }, async t => {
+  const host = await testHost(t, 'gone')
+  const network = testNetwork([testSubnet('10.0.0.0/24')])
+  const port = testPort(network, ['10.0.0.5'])
+  const desired = testDesired({ networks: [network], ports: [port] })
+  await host.driver.apply(desired)
+  await host.guest(port, network)
+  const wire = async () => (await host.driver.wire([tapName(port.id)])).map(({ status }) => status)
+  assert.deepEqual(await wire(), ['ACTIVE'])
+
+  await run(['ip', 'link', 'del', bridgeName(network.id)], { netns: host.netns })
+  assert.deepEqual(await wire(), ['DOWN'])
+  assert.deepEqual(await wire(), [])
+
+  const { ports } = await host.driver.apply(desired)
+  assert.deepEqual(
+    ports.map(({ status }) => status),
+    ['ACTIVE'],
+  )
+  assert.deepEqual(await wire(), ['ACTIVE'])
 })
