@@ -13,6 +13,7 @@ interface Command {
 const COMMANDS: Record<string, { about?: string; load: () => Promise<Command> }> = {
   up: { about: 'start a cloud on this machine', load: () => import('./cli/up.ts') },
   down: { about: 'stop it; guests and networks run on', load: () => import('./cli/down.ts') },
+  destroy: { about: 'remove all that Nubo made on this machine', load: () => import('./cli/destroy.ts') },
   status: { about: 'what runs, what waits and why', load: () => import('./cli/status.ts') },
   audit: { about: 'derive again what must agree; print what does not', load: () => import('./cli/audit.ts') },
   doctor: { about: 'what this host can do, and what to install', load: () => import('./cli/doctor.ts') },

@@ -9,7 +9,7 @@ import { openLog, type RootLog } from '#kit/log.ts'
 import { sections } from '../roles/controlled.ts'
 import { passwordsOf } from './instance/clouds.ts'
 import { firstImages } from './instance/images.ts'
-import { folderEnsure, type Layout, layoutOf } from './instance/layout.ts'
+import { dataEnsure, type Layout, layoutOf } from './instance/layout.ts'
 import { lockTake } from './instance/lock.ts'
 import { portTrouble } from './instance/port.ts'
 import { stateRunning } from './instance/state.ts'
@@ -137,7 +137,7 @@ const ROOM = 48
 /** Makes the data folder. Throws when it cannot be used, or has no room. */
 function folderMake(layout: Layout): void {
   try {
-    folderEnsure(layout.data)
+    dataEnsure(layout)
   } catch (error) {
     throw new Error(`the data folder ${layout.data} cannot be used: ${reason(error)}`, { cause: error })
   }

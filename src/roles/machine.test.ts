@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { machineClaim } from './machine.ts'
+import { machineClaim, machineForget, machineOwner } from './machine.ts'
 
 test('a machine belongs to one agent while it runs, and while guests of it are there', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'nubo-machine-'))
@@ -25,4 +25,9 @@ test('a machine belongs to one agent while it runs, and while guests of it are t
   const second = await machineClaim(b, run)
   await assert.rejects(machineClaim(a, run), new RegExp(`files are in ${b}`))
   second.release()
+
+  machineForget(a, run)
+  assert.equal(machineOwner(run), b, 'not its own to forget')
+  machineForget(b, run)
+  assert.equal(machineOwner(run), undefined)
 })

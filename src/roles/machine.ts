@@ -5,7 +5,7 @@
  *
  * "Machine" is a network namespace with its own /run/nubo; both go with a reboot, and so does the claim.
  */
-import { closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, ftruncateSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { flock } from '#host/flock.ts'
 
@@ -43,6 +43,25 @@ export async function machineClaim(folder: string, run = FOLDER): Promise<Machin
     }
   } catch (error) {
     closeSync(fd)
+    throw error
+  }
+}
+
+/** The agent's folder that this machine belongs to, or did last; undefined when it is nobody's. */
+export function machineOwner(run = FOLDER): string | undefined {
+  return textOf(join(run, 'owner'))?.trim() || undefined
+}
+
+/** Makes the machine nobody's again, where it is of that folder: for one who has taken everything of it away. */
+export function machineForget(folder: string, run = FOLDER): void {
+  if (machineOwner(run) === folder) rmSync(join(run, 'owner'))
+}
+
+function textOf(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error
   }
 }

@@ -2,7 +2,7 @@
  * Where an instance of Nubo keeps what, below its data folder. Three kinds of owner: root (or whoever runs `nubo up`) for what the host agent
  * needs, the unprivileged user of the controllers for theirs, and the same for PostgreSQL's.
  */
-import { chmodSync, chownSync, existsSync, mkdirSync, statSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 
 export interface Layout {
@@ -24,6 +24,8 @@ export interface Layout {
   agent: string
   /** The cloud's own certificate authority, where it serves TLS. */
   ca: string
+  /** Says that Nubo made this folder. */
+  mark: string
 }
 
 /** The layout below a data folder. Pure. */
@@ -39,7 +41,30 @@ export function layoutOf(data: string): Layout {
     socket: join(data, 'controller', 'agent.sock'),
     agent: join(data, 'agent'),
     ca: join(data, 'ca.pem'),
+    mark: join(data, '.nubo'),
   }
+}
+
+/** Everything that Nubo makes in a data folder: nothing else in it is ever removed. Settings and certificates of the operator are not ours. */
+export const layoutOwn = (layout: Layout): string[] => [
+  layout.clouds,
+  layout.state,
+  layout.log,
+  layout.postgres,
+  layout.controller,
+  layout.agent,
+  layout.ca,
+  join(layout.data, 'guest'),
+  join(layout.data, 'lock'),
+  layout.mark,
+]
+
+const MARK = "This folder was made by Nubo. 'nubo destroy' removes what is in it.\n"
+
+/** Makes the data folder, if it is missing, and marks it. Throws the system's error. */
+export function dataEnsure(layout: Layout): void {
+  folderEnsure(layout.data)
+  if (!existsSync(layout.mark)) writeFileSync(layout.mark, MARK)
 }
 
 /** The user that controllers and PostgreSQL run as: itself where the caller is not root. */

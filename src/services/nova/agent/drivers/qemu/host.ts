@@ -2,9 +2,10 @@
 // this is, which machines and CPU features it has. The answers hold for one QEMU, one kernel and one boot, and are kept in a file under
 // that key, so that the agent's next start takes no time.
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, stat } from 'node:fs/promises'
+import { mkdir, readFile, rm, stat } from 'node:fs/promises'
 import { arch, hostname, release } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { cgroupsFind, groupNames, groupPids, groupRemove } from '#host/cgroup/index.ts'
 import { cpuTraits, firmwareDescriptors, hostNumbers } from '#host/qemu/inventory.ts'
 import {
@@ -67,6 +68,9 @@ export const uidRange = (scope: string): [first: number, count: number] => [
   1_900_000_000 + (Number.parseInt(scope, 16) % 2000) * 100_000,
   100_000,
 ]
+
+/** Longest that killed guests may take to end. */
+const GONE_MS = 30_000
 
 async function findOut(options: QemuOptions, uid: number): Promise<Findings> {
   const binary = options.binary ?? 'qemu-system-x86_64'
@@ -159,9 +163,43 @@ export async function sweep(host: Host, guests: { id: string; uid: number }[]): 
   }
 }
 
+/**
+ * Removes everything of the driver of `dataDir` from this host, read from the kernel and the file system alone: it need not be open, its files
+ * need not be readable, qemu need not be there. Gives what there was. For one whose agent has ended for good.
+ */
+export async function qemuWipe({
+  dataDir,
+  runDir,
+  netns,
+}: Pick<QemuOptions, 'dataDir' | 'runDir' | 'netns'>): Promise<HostThing[]> {
+  const scope = scopeOf(dataDir)
+  const [first, count] = uidRange(scope)
+  const store = guestStore({
+    folder: join(resolve(dataDir), 'guests'),
+    runFolder: runDir ?? `/run/nubo-${scope}/guests`,
+    uids: [first + 1, count - 1],
+  })
+  const host = { cgroups: await cgroupsFind(), scope: `nubo-${scope}`, netns, store }
+  const things = await thingsOf(host, new Map())
+  const until = performance.now() + GONE_MS
+  // A guest may be forking as its end comes; the kernel tells nobody but its parent when it has gone.
+  for (let left = await pidsOfUsers(first, count); left.length > 0; left = await pidsOfUsers(first, count)) {
+    for (const { pid } of left) signalPid(pid, 'SIGKILL')
+    if (performance.now() > until) throw new Error(`processes ${left.map(one => one.pid).join(', ')} do not end`)
+    await delay(20)
+  }
+  for (const name of await groupNames(host.cgroups, host.scope)) await groupRemove(host.cgroups, `${host.scope}/${name}`)
+  await groupRemove(host.cgroups, host.scope)
+  for (const tap of await tapList(netns))
+    if (tap.uid !== undefined && tap.uid >= first && tap.uid < first + count) await tapRemove(tap.name, netns)
+  await store.wipe()
+  if (runDir === undefined) await rm(`/run/nubo-${scope}`, { recursive: true, force: true })
+  return things
+}
+
 /** Everything of ours, as the kernel and the file system have it; `guests` are those that should be here. */
 export async function thingsOf(
-  host: Host,
+  host: Pick<Host, 'store' | 'cgroups' | 'scope' | 'netns'>,
   guests: ReadonlyMap<string, { uid: number; running: boolean; taps: string[] }>,
 ): Promise<HostThing[]> {
   const things: HostThing[] = []

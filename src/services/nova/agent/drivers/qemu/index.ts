@@ -19,7 +19,7 @@ import { dropSaved } from './saved.ts'
 import { askAgent, freeze, snapshotDisk, thaw } from './snapshot.ts'
 import { endProcess, findProcess, ownSocket } from './start.ts'
 
-export type { QemuOptions } from './host.ts'
+export { type QemuOptions, qemuWipe } from './host.ts'
 
 /** A driver; nothing is touched before `open`. */
 export function qemuDriver(options: QemuOptions): ComputeDriver {
