@@ -74,7 +74,7 @@ function databaseElsewhere(layout: Layout): string | undefined {
   return `${host}${pathname}`
 }
 
-function show(layout: Layout, { things, left, guests, networks }: Found): void {
+function show(layout: Layout, { things, left, guests }: Found): void {
   process.stdout.write(`On this machine the Nubo of ${layout.data} has made, and this removes for good:\n`)
   for (const { kind, name } of things) process.stdout.write(`  ${kind.padEnd(8)} ${name}\n`)
   if (guests > 0)

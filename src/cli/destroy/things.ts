@@ -43,7 +43,10 @@ export async function look(layout: Layout): Promise<Found> {
     await net.close()
   }
   for (const path of layoutOwn(layout)) if (existsSync(path)) things.push({ kind: 'path', name: path })
-  return { things, left: leftOf(layout), guests: guests.length, networks }
+  const left = leftOf(layout)
+  if (owner !== undefined && !networks)
+    left.push(`the networks of this machine: they belong to the Nubo whose agent's files are in ${owner}`)
+  return { things, left, guests: guests.length, networks }
 }
 
 /** Removes it all; the instance must not run. Whatever is gone already is fine. Gives what was found on the way and not announced: its processes. */
