@@ -79,8 +79,6 @@ function show(layout: Layout, { things, left, guests }: Found): void {
   for (const { kind, name } of things) process.stdout.write(`  ${kind.padEnd(8)} ${name}\n`)
   if (guests > 0)
     process.stdout.write(`  with the processes, taps and control groups of ${guests} guest${guests > 1 ? 's' : ''}\n`)
-  if (process.getuid?.() === 0 && !networks)
-    process.stdout.write(`The networks of this machine are not of this instance and stay.\n`)
   if (left.length > 0) process.stdout.write(`What stays:\n${left.map(line => `  ${line}\n`).join('')}`)
 }
 
