@@ -83,6 +83,8 @@ export interface RouteSpec<Q, B, T> {
   auth?: 'token' | 'none' | 'optional'
   query?: Q
   body?: B
+  /** The shape of a body that the handler itself checks, for the reference and for tests: nothing is refused by it. */
+  takes?: TSchema
   /** Loads what the path names: throws notFound. Becomes the policy's target and the handler's `target`. */
   target?: (call: Call<unknown, unknown, undefined>) => Promise<T> | T
   /** The attributes that policy sees where they are not the target's own. */

@@ -59,6 +59,16 @@ function check(of: Resource, given: Row): void {
 
 const quoted = (names: string[]): string => names.map(name => `'${name}'`).join(', ')
 
+/** What POST or PUT takes under the noun's name, for readers of the table of routes: {@link readGiven} is what checks it. */
+function takes(of: Resource, verb: 'create' | 'update'): S.TSchema {
+  const given = of.noun.list.filter(field => (verb === 'create' ? field.create !== 'never' : field.update !== false))
+  const fields = given.map(({ name, create, schema }) => [
+    name,
+    verb === 'create' && create === 'required' ? schema : S.Optional(schema),
+  ])
+  return S.Object({ [of.name]: S.Object(Object.fromEntries(fields)) })
+}
+
 /** Reads what a request gives: no unknown name, none that this verb does not take, each value clean. */
 function readGiven(of: Resource, item: Row, verb: 'create' | 'update'): Row {
   const names = Object.keys(item)
@@ -231,6 +241,7 @@ export function writeRoutes(of: Resource): Route[] {
     path: of.path,
     success: 201,
     policy: null,
+    takes: takes(of, 'create'),
     async handle(call) {
       const { items, many } = itemsOf(of, call)
       const makings = items.map(item => makingOf(of, call, item))
@@ -244,6 +255,7 @@ export function writeRoutes(of: Resource): Route[] {
     method: 'PUT',
     path: `${of.path}/:id`,
     policy: null,
+    takes: takes(of, 'update'),
     async handle(call) {
       const given = readGiven(of, bodyUnder(call, of.name), 'update')
       const parent = await parentOf(of, call)

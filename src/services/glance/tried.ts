@@ -1,0 +1,38 @@
+import { hasShape, type Tried } from '#kit/http/tried.ts'
+
+/** One private image with a member, a tag, a location and a task. */
+export const tried: Tried = {
+  async make({ owner, admin, projectId }) {
+    const { id } = await owner('POST /v2/images', { name: 'tried', disk_format: 'raw', container_format: 'bare', tags: ['one'] })
+    await owner(`PUT /v2/images/${id}/file`, 'not much of a disk')
+    const member = 'b0000000000040008000000000000001'
+    const { member_id } = await owner(`POST /v2/images/${id}/members`, { member })
+    const task = await admin('POST /v2/tasks', {
+      type: 'import',
+      input: {
+        import_from: 'http://127.0.0.9/none.raw',
+        import_from_format: 'raw',
+        image_properties: { disk_format: 'raw', container_format: 'bare', owner: projectId },
+      },
+    })
+    return {
+      '/images/:': id,
+      '/images/:/members/:': member_id,
+      '/images/:/tags/:': 'one',
+      '/tasks/:': task.id,
+      '/stores/:': 'file',
+      '/stores/:/:': id,
+      '/cache/:': id,
+      '/cache/nodes/:': id,
+    }
+  },
+  bodies: ids => ({
+    'PATCH /images/:id': [{ op: 'replace', path: '/name', value: 'other' }],
+    'POST /images/:id/import': { method: { name: 'glance-direct' } },
+    'PUT /images/:id/members/:member': { status: 'accepted' },
+    'POST /images/:id/members': { member: 'b0000000000040008000000000000002' },
+    'POST /images/:id/locations': { url: `http://127.0.0.9/${ids['/images/:']}` },
+    'POST /images': { name: 'more', disk_format: 'raw', container_format: 'bare' },
+  }),
+  refusal: body => hasShape(body, { message: 'string', code: 'string', title: 'string' }),
+}
