@@ -77,8 +77,9 @@ function shows(body: unknown, cloud: TrialCloud, service: string): boolean {
 /** The service's own ids, and those of the others with the service's name before them. */
 function idsOfAll(cloud: TrialCloud, service: string): Record<string, string> {
   const ids: Record<string, string> = {}
-  for (const [name, owned] of Object.entries(cloud.owned)) {
-    for (const [key, id] of Object.entries(owned)) ids[name === service ? key : `${name}${key}`] = id
+  for (const all of [cloud.shared, cloud.owned]) {
+    for (const [name, some] of Object.entries(all))
+      for (const [key, id] of Object.entries(some)) ids[name === service ? key : `${name} ${key}`] = id
   }
   return ids
 }

@@ -15,7 +15,11 @@ export const tried: Tried = {
         image_properties: { disk_format: 'raw', container_format: 'bare', owner: projectId },
       },
     })
+    const all = { name: 'for all', disk_format: 'raw', container_format: 'bare', visibility: 'public' }
+    const forAll = (await admin('POST /v2/images', all)).id
+    await admin(`PUT /v2/images/${forAll}/file`, 'not much of a disk')
     return {
+      forAll,
       '/images/:': id,
       '/images/:/members/:': member_id,
       '/images/:/tags/:': 'one',
@@ -26,6 +30,7 @@ export const tried: Tried = {
       '/cache/nodes/:': id,
     }
   },
+  common: ['forAll'],
   bodies: ids => ({
     'PATCH /images/:id': [{ op: 'replace', path: '/name', value: 'other' }],
     'POST /images/:id/import': { method: { name: 'glance-direct' } },

@@ -94,7 +94,7 @@ export const tried: Tried = {
     for (const noun of TAGGED) for (const verb of ['PUT', 'POST']) bodies[`${verb} /${noun}/:id/tags`] = { tags: ['two'] }
     return bodies
   },
-  borrowing(ids) {
+  borrowing(ids, foreign) {
     const cidr = { ip_version: 4, cidr: '10.90.0.0/24' }
     const rule = { security_group_id: ids['/security-groups/:'], direction: 'ingress' }
     return [
@@ -111,7 +111,12 @@ export const tried: Tried = {
       [
         'POST /v2.0/rbac-policies',
         {
-          rbac_policy: { object_type: 'network', object_id: ids['/networks/:'], action: 'access_as_shared', target_tenant: '*' },
+          rbac_policy: {
+            object_type: 'network',
+            object_id: ids['/networks/:'],
+            action: 'access_as_shared',
+            target_tenant: foreign,
+          },
         },
       ],
     ]

@@ -7,14 +7,13 @@ export const tried: Tried = {
   async make({ owner, admin, made, projectId, until }) {
     const { flavors } = await owner('GET /v2.1/flavors')
     const flavorRef = flavors.find((flavor: { name: string }) => flavor.name === 'm1.tiny').id
-    const { image } = await imageOf(made)
     await owner('POST /v2.1/os-keypairs', { keypair: { name: 'tried', public_key: KEY } })
     const group = await owner('POST /v2.1/os-server-groups', { server_group: { name: 'tried', policy: 'anti-affinity' } })
     const { server } = await owner('POST /v2.1/servers', {
       server: {
         name: 'tried',
         flavorRef,
-        imageRef: image,
+        imageRef: made.glance!['/images/:'],
         key_name: 'tried',
         networks: [{ uuid: made.neutron!['/networks/:'] }],
         metadata: { one: '1' },
@@ -60,15 +59,17 @@ export const tried: Tried = {
     }
   },
   borrowing: ids => {
-    const server = { name: 'thief', flavorRef: '1', networks: 'none' }
+    const server = { name: 'thief', flavorRef: ids['/flavors/:'], networks: 'none', imageRef: ids['glance forAll'] }
     return [
-      ['POST /v2.1/servers', { server: { ...server, imageRef: ids['glance/images/:'] } }],
-      ['POST /v2.1/servers', { server: { ...server, imageRef: ids['glance/images/:'], key_name: 'tried' } }],
-      ['POST /v2.1/servers', { server: { ...server, networks: [{ uuid: ids['neutron/networks/:'] }] } }],
-      ['POST /v2.1/servers', { server: { ...server, networks: [{ port: ids['neutron/ports/:'] }] } }],
+      ['POST /v2.1/servers', { server: { ...server, imageRef: ids['glance /images/:'] } }],
+      ['POST /v2.1/servers', { server: { ...server, key_name: 'tried' } }],
+      ['POST /v2.1/servers', { server: { ...server, networks: [{ uuid: ids['neutron /networks/:'] }] } }],
+      ['POST /v2.1/servers', { server: { ...server, networks: [{ port: ids['neutron /ports/:'] }] } }],
+      ['POST /v2.1/servers', { server, 'os:scheduler_hints': { group: ids['/os-server-groups/:'] } }],
       ['GET /v2.1/servers?all_tenants=1'],
       ['GET /v2.1/servers/detail?all_tenants=1'],
       [`GET /v2.1/limits?tenant_id=${ids['/os-quota-sets/:']}`],
+      [`GET /v2.1/os-keypairs?user_id=${ids['keystone /users/:']}`],
     ]
   },
   open: { 'GET /os-quota-sets/:id/defaults': 'they are the same for every project' },
@@ -76,9 +77,4 @@ export const tried: Tried = {
     const entries = Object.entries((body ?? {}) as object)
     return entries.length === 1 && hasShape(entries[0]![1], { code: 'number', message: 'string' })
   },
-}
-
-/** The image that servers start from. */
-async function imageOf(made: Readonly<Record<string, Readonly<Record<string, string>>>>): Promise<{ image: string }> {
-  return { image: made.glance!['/images/:']! }
 }
