@@ -86,27 +86,55 @@ function tree(root: number, data: string): number[] {
   const all = new Set<number>()
   const add = (pid: number): void => {
     all.add(pid)
-    for (const child of readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean)) add(Number(child))
+    for (const child of childrenOf(pid)) add(child)
   }
   for (const pid of new Set(roots)) add(pid)
   return [...all]
 }
 
+function childrenOf(pid: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
+  } catch (error) {
+    if (isGone(error)) return []
+    throw error
+  }
+}
+
+/** Clock ticks a second in /proc/PID/stat: fixed by the kernel's ABI on the processors that Nubo runs on. */
 const HZ = 100
 
-/** CPU seconds that processes have used so far, their reaped children included. */
-export function cpuOf(pids: readonly number[]): number {
-  return pids.reduce((sum, pid) => {
+/**
+ * CPU seconds that a cloud's processes have used so far, those that have ended included: the kernel adds them to whoever waited for them. Ask
+ * for the processes anew each time, as they come and go.
+ */
+export function cpuOf(cloud: Pick<BenchCloud, 'pids'>): number {
+  return sumOf(cloud.pids(), pid => {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return sum + (Number(fields[11]) + Number(fields[12]) + Number(fields[13]) + Number(fields[14])) / HZ
-  }, 0)
+    return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks) / HZ, 0)
+  })
 }
 
-/** Proportional set size of processes in MiB: shared pages are counted once among those that share them. */
-export function pssOf(pids: readonly number[]): number {
-  return pids.reduce((sum, pid) => {
+/** Proportional set size of a cloud's processes in MiB: shared pages are counted once among those that share them. */
+export function pssOf(cloud: Pick<BenchCloud, 'pids'>): number {
+  return sumOf(cloud.pids(), pid => {
     const line = /^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))
-    return sum + Number(line?.[1] ?? 0) / 1024
-  }, 0)
+    return Number(line?.[1] ?? 0) / 1024
+  })
 }
+
+/** A sum over processes. One that has ended since the list was made counts nothing. */
+function sumOf(pids: readonly number[], of: (pid: number) => number): number {
+  let sum = 0
+  for (const pid of pids) {
+    try {
+      sum += of(pid)
+    } catch (error) {
+      if (!isGone(error)) throw error
+    }
+  }
+  return sum
+}
+
+const isGone = (error: unknown): boolean => ['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')

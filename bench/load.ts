@@ -30,17 +30,27 @@ export function load(options: Load): Promise<Rate> {
   })
 }
 
-/** Several loads in turn, `rounds` times, so that a machine whose speed drifts is fair to all. Returns each one's median rate. */
-export async function inTurns(loads: readonly Load[], rounds = 5): Promise<number[]> {
-  const rates: number[][] = loads.map(() => [])
-  for (let round = -1; round < rounds; round++) {
-    for (const [i, one] of loads.entries()) {
-      const { perSecond, failed } = await load(one)
-      if (failed > 0) throw new Error(`${failed} requests to ${one.url} failed`)
-      if (round >= 0) rates[i]!.push(perSecond) // the first round warms up
-    }
+/** What a load reached beside the limit, in one and the same moment. */
+export interface Beside {
+  value: number
+  limit: number
+}
+
+/**
+ * A load and its limit in turns, `rounds` times: a machine whose speed drifts, or that has others to serve, is as fast for one as for the other.
+ * Returns the round whose ratio is the median. Throws when a request fails.
+ */
+export async function beside(own: Load, limit: Load, rounds = 15): Promise<Beside> {
+  const rate = async (one: Load): Promise<number> => {
+    const { perSecond, failed } = await load(one)
+    if (failed > 0) throw new Error(`${failed} requests to ${one.url} failed`)
+    return perSecond
   }
-  return rates.map(median)
+  // Both are warm before anything counts.
+  for (const one of [own, limit]) await rate({ ...one, seconds: 2 })
+  const found: Beside[] = []
+  for (let round = 0; round < rounds; round++) found.push({ value: await rate(own), limit: await rate(limit) })
+  return found.sort((a, b) => a.value / a.limit - b.value / b.limit)[Math.floor(rounds / 2)]!
 }
 
 export const median = (list: readonly number[]): number => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)]!
