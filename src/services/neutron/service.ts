@@ -2,7 +2,10 @@ import type { Route } from '#kit/http/route.ts'
 import type { Service } from '#kit/service.ts'
 import { addressGroupRoutes, addressGroups } from './addressgroups/groups.ts'
 import { agents, schedulerRoutes } from './agents/agents.ts'
+import { readRoutes } from './api/read.ts'
 import { routesOf } from './api/routes.ts'
+import { tagRoutes } from './api/tags.ts'
+import { writeRoutes } from './api/write.ts'
 import { neutronAudit } from './audit.ts'
 import { extensionRoutes } from './extensions.ts'
 import { flavorRoutes, flavors, profiles } from './flavors/flavors.ts'
@@ -16,6 +19,8 @@ import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
 import { forwardings } from './portforwardings/forwardings.ts'
 import { ports } from './ports/ports.ts'
+import { policies as qosPolicies } from './qos/policies.ts'
+import { qosRoutes } from './qos/rules.ts'
 import { quotaRoutes } from './quotas/routes.ts'
 import { rbacPolicies } from './rbac/policies.ts'
 import { interfaceRoutes } from './routers/interfaces.ts'
@@ -64,6 +69,10 @@ const routes: Route[] = [
   ...schedulerRoutes,
   ...availabilityRoutes,
   ...flavorRoutes,
+  ...readRoutes(qosPolicies),
+  ...writeRoutes(qosPolicies),
+  ...tagRoutes(qosPolicies, '/policies'),
+  ...qosRoutes,
 ]
 
 /** Networking: everything it has. */

@@ -19,6 +19,7 @@ export function narrowed(of: Resource, ctx: Context, query: Select): Select {
     const own = sql<boolean>`${sql.ref(`${of.table}.project_id`)} = ${ctx.projectId}`
     result = result.where(of.visible ? of.visible(ctx) : own)
   }
+  if (of.where) result = result.where(of.where())
   return result as Select
 }
 

@@ -70,6 +70,8 @@ export interface ResourceSpec {
   columns?: (ctx: Context) => readonly Column[]
   /** Which rows those may see who do not see everything; those of their project unless given. null: all. */
   visible?: ((ctx: Context) => RawBuilder<boolean>) | null
+  /** Which rows of the table are of this noun at all, where it shares its table. */
+  where?: () => RawBuilder<boolean>
   /** Filters that are no column. */
   filters?: Record<string, (values: string[], ctx: Context) => RawBuilder<boolean>>
   /** What policy sees of a row beside its attributes. */

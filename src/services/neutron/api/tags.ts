@@ -25,8 +25,8 @@ function bodyTags(call: Call): string[] {
 }
 
 /** Routes below `/networks/:id/tags`. */
-export function tagRoutes(of: Resource): Route[] {
-  const at = `${of.path}/:id/tags`
+export function tagRoutes(of: Resource, path = of.path): Route[] {
+  const at = `${path}/:id/tags`
   const read = async (call: Call): Promise<string[]> => {
     const row = await rowById(of, call.db, call.ctx, call.params.id!)
     mayDo(call.ctx, of, targetOf(of, row), ruleOf(of, 'get'))

@@ -12,7 +12,7 @@ import { dhcpRelease } from '../dhcp/dhcp.ts'
 import { contradicts, gone, inUse, invalidInput } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { portRemove } from '../ports/store.ts'
-import { qosUsable } from '../qos/facts.ts'
+import { qosDefault, qosUsable } from '../qos/facts.ts'
 import { rbacShare, rbacUnshare } from '../rbac/store.ts'
 import { neutronSettings } from '../settings.ts'
 import { granted } from './facts.ts'
@@ -123,11 +123,12 @@ export const networks = resource({
   remove: networkRemove,
 })
 
-async function networkMake({ env, tx, ctx, given }: Making): Promise<string> {
+async function networkMake({ env, tx, ctx, given, explicit }: Making): Promise<string> {
   const id = randomUUID()
   const asked = segmentsAsked(given, env.config.of(neutronSettings).tenant_network_type)
   const external = given['router:external'] === true
   if (given.qos_policy_id) await qosUsable(tx, ctx, given.qos_policy_id as string)
+  if (!explicit.has('qos_policy_id')) given.qos_policy_id = await qosDefault(tx, given.project_id as string)
   if (given.is_default === true) await onlyDefault(tx, id)
   const segments = []
   for (const one of asked) segments.push(await segmentCheck(env, tx, one))

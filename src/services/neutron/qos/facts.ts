@@ -17,3 +17,14 @@ export async function qosUsable(db: Query, ctx: Context, id: string): Promise<vo
     .executeTakeFirst()
   if (!row) throw policyGone(id)
 }
+
+/** The policy that a project's new networks follow; null: none. */
+export async function qosDefault(db: Query, projectId: string): Promise<string | null> {
+  const row = await db
+    .selectFrom('neutron.qos_policies')
+    .select('id')
+    .where('project_id', '=', projectId)
+    .where('is_default', '=', true)
+    .executeTakeFirst()
+  return row?.id ?? null
+}
