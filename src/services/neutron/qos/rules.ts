@@ -120,7 +120,7 @@ const aliases = KINDS.filter(kind =>
 const named = (call: Call, type: string): boolean => !call.search.has('type') || call.search.getAll('type').includes(type)
 
 /** What this cloud's hosts enforce. */
-const ENFORCED = ['bandwidth_limit']
+const ENFORCED: readonly string[] = []
 
 const typeView = (kind: Kind) => ({
   type: kind.type,
