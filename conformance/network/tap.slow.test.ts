@@ -8,6 +8,7 @@ import { test } from 'node:test'
 import { batch } from '#host/net/ip.ts'
 import { follow, run } from '#host/run.ts'
 import type { DesiredRule, NetDesired } from '#services/neutron/agent/desired.ts'
+import { BRIEFLY } from '#services/neutron/agent/driver.contract.ts'
 import { testGuest, testHost } from '#services/neutron/agent/linux/world.ts'
 import { tapName } from '#services/neutron/agent/names.ts'
 import { testDesired, testNetwork, testPort, testRouter, testRule, testSubnet } from '#services/neutron/agent/testing.ts'
@@ -159,12 +160,12 @@ test('a guest on a tap', { skip: (await able()) ? false : 'needs root, qemu-syst
   )
 
   const outside = testGuest(t, host.netns)
-  assert.equal(await outside.ping('172.24.4.50'), false, 'nothing in by default')
-  assert.equal(await gp.ping('10.1.0.5'), false)
+  assert.equal(await outside.ping('172.24.4.50', BRIEFLY), false, 'nothing in by default')
+  assert.equal(await gp.ping('10.1.0.5', BRIEFLY), false)
   const ssh = testRule('ingress', { protocol: 6, portMin: 22, portMax: 22 })
   await apply([egress, testRule('ingress', { protocol: 1 }), ssh])
-  assert.equal(await outside.ping('172.24.4.50', 1, 3), true, 'in by the floating address')
-  assert.equal(await gp.ping('10.1.0.5', 1, 3), true, 'from another guest')
+  assert.equal(await outside.ping('172.24.4.50'), true, 'in by the floating address')
+  assert.equal(await gp.ping('10.1.0.5'), true, 'from another guest')
   const login = [
     'ssh',
     '-i',
