@@ -1,18 +1,19 @@
 /**
  * Loses servers, devices, hosts, bytes and space under load, and says whether an acknowledged object was ever not there.
  *
- *     conformance/swift-loses-nothing [--seconds 8] [--clients 64] [--policy gold|ec] [--only kill,device,…]
+ *     conformance/swift-loses-nothing [--long] [--seconds N] [--rounds N] [--clients 64] [--only kill,device,…]
  *
- * Runs in an unshared network namespace with a bridge; each host has its own namespace on it. What must hold, per fault and at the end:
+ * Each fault lasts `seconds` under load, in every round. `--long`: 15 seconds, 3 rounds; without it 3 seconds, one round.
+ *
+ * Runs as process 1 of unshared namespaces with a bridge; each host has a network namespace of its own on it. What must hold, per fault and at the end:
  * every GET of an acknowledged object answers its bytes; after healing the listing is what was stored, each object has its copies on its
  * own devices and nowhere else, and nothing else is there.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { Agent, request } from 'node:http'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -26,21 +27,25 @@ import { partitionFor, primaries, type Ring } from '../src/services/swift/ring/r
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '8' },
+    long: { type: 'boolean', default: false },
+    seconds: { type: 'string' },
+    rounds: { type: 'string' },
     clients: { type: 'string', default: '64' },
-    policy: { type: 'string', default: 'gold,ec' },
     only: { type: 'string' },
   },
 })
-const SECONDS = Number(values.seconds)
+const SECONDS = Number(values.seconds ?? (values.long ? 15 : 3))
+const ROUNDS = Number(values.rounds ?? (values.long ? 3 : 1))
 const HOSTS = 5
 /** The host whose device is a file system of its own, so that it can be full. */
 const SMALL = 5
 const secrets = { prefix: 'conformance', suffix: 'loses-nothing' }
-const dir = await mkdtemp(join(tmpdir(), 'swift-loses-nothing-'))
-const name = (host: number): string => `swln${process.pid}-${host}`
+/** Made by the script that starts this one, named after its process, so that the next run can tell whether it is still needed. */
+const dir = process.env.data!
+const name = (host: number): string => `host${host}`
 const ip = (host: number): string => `10.99.77.${host}`
-const say = (line: string): void => console.log(line)
+const began = performance.now()
+const say = (line: string): void => console.log(`${((performance.now() - began) / 1000).toFixed(0).padStart(4)} s  ${line}`)
 const problems: string[] = []
 const wrong = (line: string): void => {
   problems.push(line)
@@ -194,23 +199,24 @@ const known = new Map<string, (string | null)[]>()
 const md5 = (bytes: Buffer): string => createHash('md5').update(bytes).digest('hex')
 const counts = { put: 0, get: 0, delete: 0, refused: 0, stale: 0 }
 
-async function client(id: number, container: string, until: () => boolean): Promise<void> {
+const CONTAINERS = { gold: 'box-gold', ec: 'box-ec' } as const
+type PolicyName = keyof typeof CONTAINERS
+const POLICIES = Object.keys(CONTAINERS) as PolicyName[]
+
+async function client(id: number, until: () => boolean): Promise<void> {
   const mine: string[] = []
+  const container = CONTAINERS[POLICIES[id % POLICIES.length]]
+  const any = (): string => mine[Math.floor(Math.random() * mine.length)]
   for (let n = 0; !until(); n++) {
     const dice = Math.random()
     if (mine.length === 0 || dice < 0.45)
-      await put(
-        container,
-        mine,
-        dice < 0.05 && mine.length ? mine[Math.floor(Math.random() * mine.length)] : `${container}/c${id}-${Date.now()}-${n}`,
-      )
-    else if (dice < 0.95) await check(mine[Math.floor(Math.random() * mine.length)])
-    else await remove(mine[Math.floor(Math.random() * mine.length)])
+      await put(mine, dice < 0.05 && mine.length ? any() : `${container}/c${id}-${Date.now()}-${n}`)
+    else if (dice < 0.95) await check(any())
+    else await remove(any())
   }
 }
 
-async function put(container: string, mine: string[], path: string): Promise<void> {
-  void container
+async function put(mine: string[], path: string): Promise<void> {
   const size = Math.random() < 0.8 ? Math.floor(Math.random() * 8192) : Math.floor(Math.random() * 400_000)
   const body = randomBytes(size)
   const { status } = await call('PUT', `/${path}`, {}, body)
@@ -279,7 +285,7 @@ async function flip(path: string): Promise<void> {
 
 const wait = (): Promise<void> => pause(SECONDS * 1000)
 
-const FAULTS: Record<string, (policy: string) => Promise<void>> = {
+const FAULTS: Record<string, () => Promise<void>> = {
   async kill() {
     for (let i = 0; i < 3; i++) {
       const host = pick()
@@ -301,19 +307,15 @@ const FAULTS: Record<string, (policy: string) => Promise<void>> = {
       if (Math.random() < 0.5) await flip(path).catch(() => {})
     await wait()
   },
-  async device(policy) {
-    const lose = (): number => 1 + Math.floor(Math.random() * (HOSTS - 1)) // not the one that is a file system of its own
-    const hosts = policy === 'ec' ? [lose(), lose()] : [lose()]
-    const gone: [string, string][] = []
-    for (const [i, host] of hosts.entries()) {
-      const from = deviceDir(host, i === 1 && host === hosts[0] ? 'e' : 'd')
-      await rename(from, `${from}.lost`)
-      gone.push([from, `${from}.lost`])
-    }
+  async device() {
+    // replicas lie on the devices `d`, fragments on all: one of the replicas' and two of the fragments', never the one that can be full
+    const lose = (): number => 1 + Math.floor(Math.random() * (HOSTS - 1))
+    const lost = [deviceDir(lose(), 'd'), deviceDir(lose(), 'e')]
+    for (const device of lost) await rename(device, `${device}.lost`)
     await wait()
-    for (const [from, lost] of gone) {
-      await mkdir(from) // a new, empty disk in its place
-      await rm(lost, { recursive: true })
+    for (const device of lost) {
+      await mkdir(device) // a new, empty disk in its place
+      await rm(`${device}.lost`, { recursive: true })
     }
   },
   async full() {
@@ -356,12 +358,12 @@ async function heal(): Promise<void> {
   for (let round = 1; round <= 8; round++) {
     let work = 0
     for (const daemon of daemons) {
-      for (let host = 1; host <= HOSTS; host++) {
-        const done = await pass(host, daemon)
+      const hosts = Array.from({ length: HOSTS }, (_, i) => i + 1)
+      for (const [i, done] of (await Promise.all(hosts.map(host => pass(host, daemon)))).entries()) {
         const CHANGES = ['sent', 'removed', 'quarantined', 'delivered', 'rows', 'rebuilt', 'committed', 'failures']
         const changed = CHANGES.reduce((sum, what) => sum + (done[what] ?? 0), 0)
         work += changed
-        if (changed && round > 3) say(`    host ${host}, ${daemon}: ${JSON.stringify(done)}`)
+        if (changed && round > 3) say(`    host ${i + 1}, ${daemon}: ${JSON.stringify(done)}`)
       }
     }
     say(`  healing, round ${round}: ${work} changes`)
@@ -369,13 +371,11 @@ async function heal(): Promise<void> {
   }
 }
 
-async function lastLook(container: string, policy: string): Promise<void> {
-  for (const path of known.keys()) if (path.startsWith(`${container}/`)) await check(path, true)
-  const alive = new Set(
-    [...known]
-      .filter(([path, may]) => path.startsWith(`${container}/`) && may[0] !== null)
-      .map(([path]) => path.slice(container.length + 1)),
-  )
+async function lastLook(policy: PolicyName): Promise<void> {
+  const container = CONTAINERS[policy]
+  const paths = [...known.keys()].filter(path => path.startsWith(`${container}/`))
+  for (let at = 0; at < paths.length; at += 16) await Promise.all(paths.slice(at, at + 16).map(path => check(path, true)))
+  const alive = new Set(paths.filter(path => known.get(path)![0] !== null).map(path => path.slice(container.length + 1)))
   const listed = new Set<string>()
   for (let marker = ''; ; ) {
     const { body } = await call('GET', `/${container}?limit=10000&marker=${encodeURIComponent(marker)}`)
@@ -390,7 +390,7 @@ async function lastLook(container: string, policy: string): Promise<void> {
 }
 
 /** Each live object on exactly its devices, and no data of anything else. */
-async function copies(container: string, policy: string, alive: Set<string>): Promise<void> {
+async function copies(container: string, policy: PolicyName, alive: Set<string>): Promise<void> {
   const ring = policy === 'ec' ? code : gold
   const folder = policy === 'ec' ? 'objects-1' : 'objects'
   const wanted = new Map<string, { path: string; places: string[] }>()
@@ -422,32 +422,31 @@ async function copies(container: string, policy: string, alive: Set<string>): Pr
   say(`  ${wanted.size} objects with ${ring.table.length} ${policy === 'ec' ? 'fragments' : 'copies'} each`)
 }
 
-async function trial(policy: string): Promise<void> {
-  const container = `box-${policy}`
-  known.clear()
-  const made = await call('PUT', `/${container}`, { 'x-storage-policy': policy })
-  if (made.status !== 201) throw new Error(`could not make the container: ${made.status} ${made.body.toString()}`)
-  for (const [fault, act] of Object.entries(FAULTS)) {
-    if (values.only && !values.only.split(',').includes(fault)) continue
+async function trials(): Promise<void> {
+  for (const [policy, container] of Object.entries(CONTAINERS)) {
+    const made = await call('PUT', `/${container}`, { 'x-storage-policy': policy })
+    if (made.status !== 201) throw new Error(`could not make the container: ${made.status} ${made.body.toString()}`)
+  }
+  const faults = Object.entries(FAULTS).filter(([fault]) => !values.only || values.only.split(',').includes(fault))
+  for (const [fault, act] of Array.from({ length: ROUNDS }, () => faults).flat()) {
     for (const key of Object.keys(counts) as (keyof typeof counts)[]) counts[key] = 0
     let over = false
-    const clients = Array.from({ length: Number(values.clients) }, (_, i) => client(i, container, () => over))
+    const clients = Array.from({ length: Number(values.clients) }, (_, i) => client(i, () => over))
     await pause(2000)
-    await act(policy)
+    await act()
     await pause(1000)
     over = true
     await Promise.all(clients)
     say(
-      `${policy}, ${fault}: ${counts.put} PUT, ${counts.get} GET, ${counts.delete} DELETE acknowledged; ${counts.refused} refused or cut off; ${problems.length} wrong so far`,
+      `${fault}: ${counts.put} PUT, ${counts.get} GET, ${counts.delete} DELETE acknowledged; ${counts.refused} refused or cut off; ${problems.length} wrong so far`,
     )
     await heal()
   }
-  await lastLook(container, policy)
+  for (const policy of POLICIES) await lastLook(policy)
 }
 
 async function end(): Promise<void> {
   for (const who of children.keys()) await kill(who)
-  for (let host = 1; host <= HOSTS; host++) await run(['ip', 'netns', 'del', name(host)]).catch(() => {})
   await run(['umount', '-l', deviceDir(SMALL, 'd')]).catch(() => {})
   if (problems.length === 0) await rm(dir, { recursive: true, force: true })
   else say(`what was stored is in ${dir}`)
@@ -469,7 +468,7 @@ try {
       .end()
   })
   token = login
-  for (const policy of values.policy.split(',')) await trial(policy)
+  await trials()
 } catch (error) {
   wrong(String(error instanceof Error ? error.stack : error))
   for (const who of children.keys()) {

@@ -34,6 +34,8 @@ export interface AloneOptions {
   databaseThreads?: number
   /** Free space kept on each device: bytes, or a share when below 1. */
   reserve?: number
+  /** Seconds that a request waits for container servers, and for the replicas behind a quorum. */
+  patience?: { updates: number; replicas: number }
   /** Seconds between passes of quick daemons and of auditors. Without it no daemon runs by itself. */
   intervals?: { quick: number; audit: number }
 }
@@ -66,6 +68,7 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
     address: '127.0.0.1:6200',
     dial,
     databases,
+    updateTimeout: options.patience?.updates,
   })
   const devices = names.map((name, i) => deviceHere(i, name))
   const ring = evenRing(devices, options.replicas ?? 1, options.partPower ?? 10)
@@ -74,6 +77,7 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
     ...(options.policies?.(devices) ?? []),
   ]
   const cluster = makeCluster({ accountRing: ring, containerRing: ring, policies, secrets, log: options.log, dial })
+  if (options.patience) cluster.postQuorum = options.patience.replicas
   const site: Site = { cluster, settings: { ...DEFAULTS, ...options.settings }, info: {} }
   site.info = siteInfo(site)
   const app = pipeline(site)
@@ -94,6 +98,13 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
   const listening: Listening | null = options.listen
     ? await listen(app, options.listen.ip, options.listen.port, { log: options.log, mount: options.mount })
     : null
+  const close = async (): Promise<void> => {
+    await daemons.stop()
+    await listening?.close()
+    dial.close()
+    await databases.close()
+  }
+  let closed: Promise<void> | undefined
   return {
     app,
     site,
@@ -101,11 +112,9 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
     databases,
     daemons,
     port: listening?.port ?? 0,
-    async close() {
-      await daemons.stop()
-      await listening?.close()
-      dial.close()
-      await databases.close()
+    close() {
+      closed ??= close()
+      return closed
     },
   }
 }

@@ -39,6 +39,8 @@ export async function testStore(t: TestContext, options: Partial<AloneOptions> =
     log: openLog({ level: 'fatal' }),
     listen: { ip: '127.0.0.1', port: 0 },
     databaseThreads: 1,
+    // a slow disk must not turn what a test expects at once into something that is eventually so
+    patience: { updates: 120, replicas: 120 },
     ...options,
     settings: { tempauth: { users: USERS, tokenLife: 3600 }, accessLog: false, ...options.settings },
   })

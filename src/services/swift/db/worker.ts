@@ -60,12 +60,11 @@ function transaction(path: string, asks: Ask[]): Told[] {
     path,
     h: handle(path),
     use(make) {
+      if (access.h) return access.h // a second connection would wait for this one's transaction
       const made = make()
-      if (access.h !== made) {
-        remember(path, made)
-        access.h = made
-        made.db.exec('BEGIN')
-      }
+      remember(path, made)
+      made.db.exec('BEGIN')
+      access.h = made
       return made
     },
   }

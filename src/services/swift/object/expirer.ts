@@ -20,20 +20,25 @@ export const objectExpirer = (every: number): Daemon => ({
     const containers = await list<{ name: string }>(premises, `/v1/${EXPIRING_ACCOUNT}`)
     for (const { name } of containers) {
       if (!/^\d+$/.test(name) || Number(name) > time) continue
-      for (let marker = ''; ; ) {
-        const tasks = await list<Task>(premises, `/v1/${EXPIRING_ACCOUNT}/${name}`, marker)
-        for (const task of tasks) {
-          if (Number(task.name.slice(0, 10)) > time) return finish(premises, pass, name)
-          await pass.pace(100)
-          await expire(premises, pass, name, task)
-        }
-        if (tasks.length < 10000) break
-        marker = tasks.at(-1)!.name
-      }
+      await container(premises, pass, name, time)
       await finish(premises, pass, name)
     }
   },
 })
+
+/** What is due of one container. Its entries are in the order of their times; other containers of the same day hold other objects. */
+async function container(premises: Premises, pass: Pass, name: string, time: number): Promise<void> {
+  for (let marker = ''; ; ) {
+    const tasks = await list<Task>(premises, `/v1/${EXPIRING_ACCOUNT}/${name}`, marker)
+    for (const task of tasks) {
+      if (Number(task.name.slice(0, 10)) > time) return
+      await pass.pace(100)
+      await expire(premises, pass, name, task)
+    }
+    if (tasks.length < 10000) return
+    marker = tasks.at(-1)!.name
+  }
+}
 
 async function list<T>(premises: Premises, path: string, marker = ''): Promise<T[]> {
   const query: [string, string][] = [['format', 'json'], ...(marker ? [['marker', marker] as [string, string]] : [])]

@@ -10,6 +10,7 @@ import { cors } from './features/cors.ts'
 import { discovery } from './features/discovery.ts'
 import { dlo } from './features/dlo.ts'
 import { edge } from './features/edge.ts'
+import { encryption } from './features/encryption.ts'
 import { formpost } from './features/formpost.ts'
 import { etagQuoter, nameCheck, readOnly } from './features/guards.ts'
 import { history } from './features/history.ts'
@@ -55,6 +56,7 @@ export function steps(site: Site): Step[] {
     history, // X-Versions-Location
     versions, // X-Versions-Enabled
     symlink,
+    settings.encryption !== null && encryption, // innermost: everything above sees plain text
   ]
   return all.filter(step => step !== false)
 }

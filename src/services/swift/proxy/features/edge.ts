@@ -17,7 +17,10 @@ export const edge: Step = (next, site): App => {
   const { log } = site.cluster
   return async req => {
     const began = performance.now()
-    if (req.env.source === null) gateIn(req.headers)
+    if (req.env.source === null) {
+      gateIn(req.headers)
+      req.footers = undefined // a client's trailers would go round the gate
+    }
     req.env.transId = transactionId(req)
     let res: Res
     try {
