@@ -15,6 +15,13 @@ export async function netnsList(): Promise<Set<string>> {
   return new Set(names.filter((_, i) => alive[i]))
 }
 
+/** Names under /run/netns that have no namespace behind them: left over from one whose mount is gone. */
+export async function netnsStale(): Promise<string[]> {
+  const names = await readdir(FOLDER).catch(ignoreMissing)
+  const alive = await Promise.all(names.map(isAlive))
+  return names.filter((_, i) => !alive[i])
+}
+
 async function isAlive(name: string): Promise<boolean> {
   return statfs(`${FOLDER}/${name}`).then(
     ({ type }) => type === NSFS,
@@ -25,10 +32,8 @@ async function isAlive(name: string): Promise<boolean> {
 /** Makes a namespace with its loopback up. Safe if it is there already. */
 export async function netnsEnsure(place: RunPlace, name: string): Promise<void> {
   if (!(await isAlive(name))) {
-    // A file left over from a namespace that is gone (its mount was private to a process that ended) would be in the way.
-    await rm(`${FOLDER}/${name}`, { force: true }).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EBUSY') throw error
-    })
+    // It would be in the way.
+    await staleRemove(name)
     const { code, stderr } = await run(['ip', 'netns', 'add', name], { ...place, codes: [0, 1] })
     // Two at once: the one who came second finds it there.
     if (code !== 0 && !(await isAlive(name))) throw new Error(`ip netns add ${name}: ${stderr.trim()}`)
@@ -41,7 +46,7 @@ export async function netnsEnsure(place: RunPlace, name: string): Promise<void> 
  * Safe if it is not there.
  */
 export async function netnsDelete(name: string): Promise<void> {
-  if (!(await netnsList()).has(name)) return
+  if (!(await isAlive(name))) return staleRemove(name)
   for (const pid of await netnsPids(name)) await processEnd(pid, 'SIGKILL')
   // (A pair with both ends inside goes with it.) The kernel takes a namespace apart some time after its name is gone; links that go now cannot be met again by who makes it anew.
   const pairs = [...(await linkList({ netns: name })).values()].filter(link => link.kind === 'veth' && link.parent === null)
@@ -50,6 +55,14 @@ export async function netnsDelete(name: string): Promise<void> {
     pairs.map(link => ['link', 'del', link.name]),
   )
   await run(['ip', 'netns', 'delete', name])
+}
+
+/** Removes what is left of a namespace that is gone: a file (its mount was private to a process that ended). Safe if there is none. */
+async function staleRemove(name: string): Promise<void> {
+  await rm(`${FOLDER}/${name}`, { force: true }).catch((error: NodeJS.ErrnoException) => {
+    // Alive all the same: somebody made it this moment.
+    if (error.code !== 'EBUSY') throw error
+  })
 }
 
 /** Processes whose network namespace this is. */

@@ -1,6 +1,7 @@
 /** What must agree in Neutron: addresses and their ports, routers' legs and DHCP servers and where they run, floating addresses, quota, hosts. */
 import { audit } from '#kit/audit.ts'
 import { type Query, sql } from '#kit/db/index.ts'
+import { errorsOf, errorText, type HostError } from './hosts/errors.ts'
 import { defaultLimits, RESOURCES, type Resource } from './quotas/quota.ts'
 import { neutronSettings } from './settings.ts'
 import { type NetThing, netInventory } from './verbs.ts'
@@ -59,8 +60,10 @@ export const neutronAudit = audit<NetThing[]>({
   },
 
   async unsettled(db, seconds) {
-    const { rows } = await sql<{ host: string; errors: { message?: string }[]; since: Date }>`
-      select host, errors, reported_at as since from neutron.host_networks where errors <> '[]'`.execute(db)
+    const { rows } = await sql<{ host: string; errors: HostError[]; since: Date }>`
+      select host, ${errorsOf('o.host')} as errors, reported_at as since from neutron.host_networks o where errors <> '[]'`.execute(
+      db,
+    )
     const { rows: ports } = await sql<{ id: string; status: string; since: Date; host: string }>`
       select id, status, updated_at as since, host from neutron.ports
       where host <> '' and vif_type not in ('unbound', 'binding_failed') and status in ('BUILD', 'DOWN') and admin_state_up
@@ -72,7 +75,7 @@ export const neutronAudit = audit<NetThing[]>({
         id: host,
         state: 'not as it should be',
         since,
-        why: errors.map(error => error.message ?? JSON.stringify(error)).join('; '),
+        why: errors.map(errorText).join('; '),
       })),
       ...ports.map(({ id, status, since, host }) => ({
         what: 'port',

@@ -83,7 +83,6 @@ const EXTENSIONS: Record<string, string> = {
   'stateful-security-group': 'Stateful security group',
   subnet: 'Neutron L3 Subnet',
   'subnet-dns-publish-fixed-ip': 'Subnet DNS publish fixed IP',
-  'subnet-external-network': 'Subnet belongs to an external network',
   'subnet-segmentid-enforce': 'Subnet SegmentID (policy enforced)',
   'subnet-segmentid-writable': 'Subnet SegmentID (writable)',
   'subnet-service-types': 'Subnet service types',

@@ -10,6 +10,7 @@ import { updateRow } from '../api/write.ts'
 import { dhcpPlace, dhcpRelease } from '../dhcp/dhcp.ts'
 import { gone } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
+import { errorsOf, errorText, type HostError } from '../hosts/errors.ts'
 import { networks } from '../networks/networks.ts'
 import { routers } from '../routers/routers.ts'
 import { legsBind } from '../routers/store.ts'
@@ -51,15 +52,29 @@ export const agents = resource({
   columns: () => [
     UP.as('up'),
     sql<Date | null>`(select s.last_seen_at from kit.host_states s where s.name = neutron.agents.host)`.as('seen'),
+    errorsOf('neutron.agents.host').as('errors'),
     sql<number>`(select count(*) from neutron.dhcp_bindings d where d.host = neutron.agents.host)`.as('served'),
     sql<number>`(select count(*) from neutron.router_bindings b where b.host = neutron.agents.host)`.as('routed'),
   ],
   filters: { alive: values => sql<boolean>`${UP} = ${S.toBoolean(values[0]) ?? false}` },
-  view: (view, row) => ({ ...view, configurations: { ...(view.configurations as Row), ...counts(row) } }),
+  view: (view, row) => ({ ...view, configurations: { ...(view.configurations as Row), ...counts(row), errors: errorsFor(row) } }),
   async update({ tx, row, changes }) {
     await updateRow(agents, tx, row.id as string, changes)
   },
 })
+
+const KINDS: Record<string, readonly HostError['kind'][]> = {
+  'DHCP agent': ['dhcp'],
+  'L3 agent': ['router'],
+  'Metadata agent': ['metadata'],
+}
+
+/** What an agent could not do in its last round; what belongs to no other is the bridge agent's. */
+function errorsFor(row: Row): string[] {
+  const own = KINDS[row.agent_type as string]
+  const others = Object.values(KINDS).flat()
+  return (row.errors as HostError[]).filter(({ kind }) => (own ? own.includes(kind) : !others.includes(kind))).map(errorText)
+}
 
 function counts(row: Row): Row {
   if (row.agent_type === 'DHCP agent') return { networks: row.served }

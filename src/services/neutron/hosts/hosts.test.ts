@@ -6,9 +6,11 @@ import { keptLog } from '#kit/link/testing.ts'
 import { networkAgent } from '../agent/link.ts'
 import { memoryNet } from '../agent/memory/driver.ts'
 import { tapName } from '../agent/names.ts'
+import { neutronAudit } from '../audit.ts'
 import { portBind, portCreate, portDelete, portsOfServers, seedNetworks } from '../index.ts'
 import { neutron } from '../service.ts'
 import { desiredOf } from './desired.ts'
+import { hostHello, hostReport } from './report.ts'
 
 /** A cloud with its first networks, and hosts that are connected and known to be. */
 async function cloudOf(t: Parameters<typeof testCloud>[0], names: string[]) {
@@ -114,6 +116,33 @@ test('the agents of a host are listed, and run what they were given', async t =>
   // Read after its legs are up: it has a host since then.
   const { router } = (await cloud.call(`GET /networking/v2.0/routers/${seeded.id}`)).body
   assert.deepEqual(router.availability_zones, ['nova'])
+})
+
+test('what a host could not do is shown by its agents, in the words of the tool', async t => {
+  const cloud = await testCloud(t, [neutron])
+  const { env, call } = cloud
+  const { network } = (await call('POST /networking/v2.0/networks', { body: { network: { name: 'lab' } } })).body
+  await hostHello(env, 'h1', { features: {}, tools: {}, problems: [], overlayAddress: null, physicalNetworks: {} })
+  const message = 'dnsmasq --conf-file=x: not installed on this host'
+  const report = { revision: 0, ports: [], routers: [], floatingIps: [], dhcp: [] }
+  const errorsOf = async (type: string) => {
+    const { agents } = (await call(`GET /networking/v2.0/agents?agent_type=${encodeURIComponent(type)}`)).body
+    return agents[0].configurations.errors
+  }
+  await hostReport(env, 'h1', { ...report, full: true, errors: [{ kind: 'dhcp', id: network.id, message }] })
+  assert.deepEqual(await errorsOf('DHCP agent'), [`DHCP server of network lab (${network.id}): ${message}`])
+  assert.deepEqual(await errorsOf('L3 agent'), [])
+  // A pass that could not even begin is said too; a good one clears it.
+  await hostReport(env, 'h1', {
+    ...report,
+    full: false,
+    errors: [{ kind: 'host', id: null, message: 'ip: not installed on this host' }],
+  })
+  assert.deepEqual(await errorsOf('Linux bridge agent'), ['host: ip: not installed on this host'])
+  const [unsettled] = await neutronAudit.unsettled!(env.db.read, 300)
+  assert.equal(unsettled!.why, 'host: ip: not installed on this host')
+  await hostReport(env, 'h1', { ...report, full: true, errors: [] })
+  assert.deepEqual(await errorsOf('Linux bridge agent'), [])
 })
 
 test('two hosts know of each other', async t => {

@@ -75,10 +75,11 @@ export async function hostReport(env: Env, host: string, report: NetReport): Pro
     async tx => {
       await portsReported(tx, host, report.ports)
       await statesReported(tx, host, report)
-      if (!report.full) return
+      // A report about some ports says nothing of the rest, unless it says that nothing could be done at all.
+      if (!report.full && report.errors.length === 0) return
       await tx
         .updateTable('neutron.host_networks')
-        .set({ revision: report.revision, errors: json(report.errors), reported_at: sql`now()` })
+        .set({ ...(report.full && { revision: report.revision }), errors: json(report.errors), reported_at: sql`now()` })
         .where('host', '=', host)
         .execute()
     },

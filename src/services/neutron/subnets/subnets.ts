@@ -13,7 +13,6 @@ import {
   nullableUuid,
   oneOf,
   project,
-  shown,
   standard,
   text,
   texts,
@@ -62,7 +61,6 @@ export const subnets = resource({
     service_types: texts({ schema: S.Array(S.String()) }),
     segment_id: nullableUuid(),
     dns_publish_fixed_ip: bool(false),
-    'router:external': shown(S.Boolean(), { column: null, read: (_, row) => row.external }),
     prefixlen: int(0, 128, { column: null, update: false, show: false }),
     use_default_subnetpool: bool(undefined, { column: null, update: false, show: false }),
   },
@@ -71,13 +69,12 @@ export const subnets = resource({
     network('project_id').as('network_owner'),
     granted('network', 'access_as_shared', 'neutron.subnets.network_id', ctx.projectId).as('shared'),
   ],
+  // Not those of an external network, though floating IPs may be asked for on them: extension subnet-external-network would show them.
   visible: ctx => sql<boolean>`(neutron.subnets.project_id = ${ctx.projectId} or ${network('project_id')} = ${ctx.projectId}
-    or ${granted('network', 'access_as_shared', 'neutron.subnets.network_id', ctx.projectId)}
-    or ${granted('network', 'access_as_external', 'neutron.subnets.network_id', ctx.projectId)})`,
+    or ${granted('network', 'access_as_shared', 'neutron.subnets.network_id', ctx.projectId)})`,
   filters: {
     shared: (values, ctx) =>
       sql<boolean>`${granted('network', 'access_as_shared', 'neutron.subnets.network_id', ctx.projectId)} = ${S.toBoolean(values[0]) ?? false}`,
-    'router:external': values => sql<boolean>`${network('external')} = ${S.toBoolean(values[0]) ?? false}`,
     cidr: values =>
       sql<boolean>`neutron.subnets.cidr in (${sql.join(values.map(value => sql`${canonicalPrefix(value)}::cidr`))})`,
   },

@@ -5,7 +5,7 @@
 // yet filtered: unplug what is not wanted, put filters in force, plug what is wanted, and only then remove what nobody needs.
 import { createHash } from 'node:crypto'
 import { linkFetch, linkList } from '#host/net/ip.ts'
-import { netnsList } from '#host/net/netns.ts'
+import { netnsList, netnsStale } from '#host/net/netns.ts'
 import { hasIpv6 } from '#host/net/sysctl.ts'
 import type { NetDesired, NetError, NetReport } from '../desired.ts'
 import { dhcpEnsure, dhcpRemove } from '../dhcp/server.ts'
@@ -43,8 +43,10 @@ export function linuxNet(config: NetConfig): NetDriver {
   const wirePass = async (desired: NetDesired, errors: NetError[], thorough: boolean) => {
     refused.clear()
     // One look serves the whole pass: a tap that appears meanwhile is told by the monitor, and waits for the quick lock.
-    const [links, tables] = await Promise.all([linkList(config.place ?? {}), securityRead(config)])
-    await tapsUnplug(desired, config, links)
+    const reading = securityRead(config)
+    reading.catch(() => undefined)
+    const links = await linkList(config.place ?? {})
+    await note(errors, 'host', null, () => tapsUnplug(desired, config, links))
     for (const network of desired.networks) {
       const key = `peers ${network.id}`
       const hash = digest([network.segmentationId, network.peers])
@@ -53,8 +55,8 @@ export function linuxNet(config: NetConfig): NetDriver {
         right.set(key, hash)
       }).then(good => good || right.delete(key))
     }
-    const filtered = await note(errors, 'security', null, () =>
-      securityEnsure(desired, config, tables, thorough || inForce === null),
+    const filtered = await note(errors, 'security', null, async () =>
+      securityEnsure(desired, config, await reading, thorough || inForce === null),
     )
     if (filtered) inForce = desired
     const failed = new Set(errors.filter(error => error.kind === 'network').map(error => error.id))
@@ -78,7 +80,7 @@ export function linuxNet(config: NetConfig): NetDriver {
     const namespaces = await netnsList()
     const skip = (key: string, netns: string, hash: string) => !thorough && right.get(key) === hash && namespaces.has(netns)
 
-    await sweepNamespaces(desired, namespaces)
+    await sweepNamespaces(desired, namespaces, errors)
     const servers = desired.networks.filter(network => network.dhcp !== null)
     await each(servers, signal, async network => {
       const key = `dhcp ${network.id}`
@@ -108,12 +110,13 @@ export function linuxNet(config: NetConfig): NetDriver {
     return reportOf(desired, statuses, errors)
   }
 
-  const sweepNamespaces = async (desired: NetDesired, namespaces: ReadonlySet<string>) => {
+  const sweepNamespaces = async (desired: NetDesired, namespaces: ReadonlySet<string>, errors: NetError[]) => {
     const servers = new Set(desired.networks.filter(network => network.dhcp !== null).map(network => network.id))
     const routers = new Set(desired.routers.map(router => router.id))
-    for (const { kind, id } of namespaceIds(namespaces, prefix)) {
-      if (kind === 'dhcp' && !servers.has(id)) await dhcpRemove(id, config)
-      if (kind === 'router' && !routers.has(id)) await routerRemove(id, config)
+    // A file that is no namespace any more keeps the name of one: it goes too.
+    for (const { kind, id } of namespaceIds([...namespaces, ...(await netnsStale())], prefix)) {
+      if (kind === 'dhcp' && !servers.has(id)) await note(errors, kind, id, () => dhcpRemove(id, config))
+      if (kind === 'router' && !routers.has(id)) await note(errors, kind, id, () => routerRemove(id, config))
     }
   }
 

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
+import { mkdir, stat, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { run } from '#host/run.ts'
 import { BRIEFLY } from '../driver.contract.ts'
-import { bridgeName, tapName } from '../names.ts'
+import { bridgeName, dhcpNetns, tapName } from '../names.ts'
 import { testDesired, testNetwork, testPort, testRule, testSubnet } from '../testing.ts'
 import { testHost } from './world.ts'
 
@@ -84,4 +86,30 @@ test('a tap that cannot be plugged is tried once a pass, not once an event that 
     ['ACTIVE'],
   )
   assert.deepEqual(await wire(), ['ACTIVE'])
+})
+
+test('one that fails keeps nobody else from being served; what stands in the way of nothing is taken away', { skip }, async t => {
+  const host = await testHost(t, 'bad')
+  const [bad, good] = [testNetwork([testSubnet('10.1.0.0/24')]), testNetwork([testSubnet('10.2.0.0/24')])]
+  const ports = [bad, good].map((network, i) => testPort(network, [`10.${i + 1}.0.2`], { deviceOwner: 'network:dhcp' }))
+  const networks = [bad, good].map((network, i) => ({
+    ...network,
+    dhcp: { portId: ports[i]!.id, domain: 'x.test', metadata: false, forwarders: [], hosts: [] },
+  }))
+  // A file where the folder of its server should be, and one where a namespace was.
+  await mkdir(`${host.config.stateDir}/dhcp`)
+  await writeFile(`${host.config.stateDir}/dhcp/${bad.id}`, '')
+  const stale = `/run/netns/${dhcpNetns(host.config.prefix!, randomUUID())}`
+  await writeFile(stale, '')
+  const report = await host.driver.apply(testDesired({ networks, ports }))
+  assert.deepEqual(
+    report.errors.map(({ kind, id }) => [kind, id]),
+    [['dhcp', bad.id]],
+  )
+  assert.match(report.errors[0]!.message, /EEXIST.*\/dhcp\//)
+  assert.deepEqual(report.dhcp, [
+    { networkId: bad.id, status: 'ERROR' },
+    { networkId: good.id, status: 'ACTIVE' },
+  ])
+  await assert.rejects(stat(stale), { code: 'ENOENT' })
 })
