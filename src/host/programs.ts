@@ -64,6 +64,8 @@ export const HOST_PROGRAMS: readonly HostProgram[] = [
   { program: 'curl',               package: 'curl',               purpose: 'test',  use: 'tests of metadata' },
   { program: 'sfdisk',             package: 'fdisk',              purpose: 'test',  use: 'tests of partition tables', version: ['--version'] },
   { program: 'cpio',               package: 'cpio',               purpose: 'test',  use: 'tests of archives', version: ['--version'] },
+  { program: 'slapd',              package: 'slapd',              purpose: 'test',  use: 'tests of users in LDAP' },
+  { program: '/usr/lib/python3/dist-packages/keystone/version.py', package: 'python3-keystone', purpose: 'test', use: "tests of identity beside Keystone's own code" },
   { program: 'git',                package: 'git',                purpose: 'test',  use: 'tests from a fresh clone', version: ['--version'] },
 ]
 

@@ -143,6 +143,8 @@ test('mistakes in a file are all named with line and column', () => {
     ['p.yaml:1:1: the file must be a mapping from rule names to expressions'],
   )
   assert.deepEqual(parseOverrides('# nothing\n', 'p.yaml'), [])
+  const [first, second] = parseOverrides('a: &own "role:a"\nb: *own\n', 'p.yaml')
+  assert.deepEqual(second!.check, first!.check, 'an anchor and its alias')
 })
 
 test('files are read from the data folder, and a reload that fails changes nothing', () => {
@@ -170,6 +172,18 @@ test('a changed file is noticed', async () => {
   const alive = setTimeout(() => noticed.reject(new Error('not noticed in 5 s')), 5000)
   writeFileSync(join(folder, 'policy.yaml'), 'a: "@"')
   await noticed.promise
+  clearTimeout(alive)
+  stop()
+  rmSync(folder, { recursive: true })
+})
+
+test('a file with a mistake, while all runs, is told and ends nothing', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'policy-watch-'))
+  const told = Promise.withResolvers<Error>()
+  const stop = watchOverrides(folder, () => readOverrides(folder, []), told.resolve)
+  const alive = setTimeout(() => told.reject(new Error('not told in 5 s')), 5000)
+  writeFileSync(join(folder, 'policy.yaml'), 'a: (\n')
+  assert.match((await told.promise).message, /policy\.yaml:1:5: a: ends/)
   clearTimeout(alive)
   stop()
   rmSync(folder, { recursive: true })

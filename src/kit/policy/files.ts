@@ -5,7 +5,7 @@
 
 import { readFileSync, watch } from 'node:fs'
 import { basename, join } from 'node:path'
-import { isMap, isScalar, LineCounter, parseDocument, type Node as YamlNode } from 'yaml'
+import { isAlias, isMap, isScalar, LineCounter, parseDocument, type Node as YamlNode } from 'yaml'
 import { type Node, PolicySyntaxError, parseCheck } from './parse.ts'
 
 /** One override. */
@@ -81,7 +81,12 @@ export function parseOverrides(text: string, file: string, service?: string): Ov
     const name = isScalar(key) ? String(key.value) : ''
     const where = `${file}:${lines.linePos(start).line}`
     try {
-      out.push({ name, check: parseCheck(expressionOf(value as YamlNode | null)), where, service })
+      out.push({
+        name,
+        check: parseCheck(expressionOf(isAlias(value) ? (value.resolve(document) ?? null) : (value as YamlNode | null))),
+        where,
+        service,
+      })
     } catch (error) {
       if (!(error instanceof PolicySyntaxError)) throw error
       problems.push(`${place(offsetIn(value as YamlNode | null, error.at, start))}: ${name}: ${error.message}`)
@@ -109,15 +114,19 @@ function offsetIn(value: YamlNode | null, at: number, fallback: number): number 
 }
 
 /**
- * Calls `changed` when an override file of the folder appears, changes or goes, at most once in 200 ms. The folder must exist; its
- * `policy.d` is watched when it exists now. Returns how to stop.
+ * Calls `changed` when an override file of the folder appears, changes or goes, at most once in 200 ms; `failed` with what it throws,
+ * so that a mistake in a file ends nothing. The folder must exist; its `policy.d` is watched when it exists now. Returns how to stop.
  */
 export function watchOverrides(folder: string, changed: () => void, failed: (error: Error) => void): () => void {
   let timer: NodeJS.Timeout | undefined
   const soon = () => {
     timer ??= setTimeout(() => {
       timer = undefined
-      changed()
+      try {
+        changed()
+      } catch (error) {
+        failed(error as Error)
+      }
     }, 200)
   }
   const one = (path: string, matters: (name: string) => boolean) => {

@@ -21,7 +21,7 @@ const hmac = (algorithm: string, key: string | Buffer, data: string | Buffer): B
 const quote = (text: string, safe: string): string =>
   [...Buffer.from(text)]
     .map(byte =>
-      /[A-Za-z0-9_.-]/.test(String.fromCharCode(byte)) || safe.includes(String.fromCharCode(byte))
+      /[A-Za-z0-9_.~-]/.test(String.fromCharCode(byte)) || safe.includes(String.fromCharCode(byte))
         ? String.fromCharCode(byte)
         : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`,
     )
@@ -31,7 +31,7 @@ const quote = (text: string, safe: string): string =>
 const query = (params: Record<string, string>): string =>
   Object.keys(params)
     .sort()
-    .map(name => `${quote(name, '')}=${quote(params[name]!, '-_~')}`)
+    .map(name => `${quote(name, '')}=${quote(params[name]!, '')}`)
     .join('&')
 
 function textsOf(value: unknown): Record<string, string> {
