@@ -13,6 +13,9 @@ interface Command {
 const COMMANDS: Record<string, { about?: string; load: () => Promise<Command> }> = {
   up: { about: 'start a cloud on this machine', load: () => import('./cli/up.ts') },
   down: { about: 'stop it; guests and networks run on', load: () => import('./cli/down.ts') },
+  join: { about: 'make this machine a host of an existing cloud', load: () => import('./cli/join.ts') },
+  token: { about: 'make a token by which a machine joins', load: () => import('./cli/token.ts') },
+  run: { about: 'start chosen roles of a cloud, with a configuration file', load: () => import('./cli/run.ts') },
   destroy: { about: 'remove all that Nubo made on this machine', load: () => import('./cli/destroy.ts') },
   status: { about: 'what runs, what waits and why', load: () => import('./cli/status.ts') },
   audit: { about: 'derive again what must agree; print what does not', load: () => import('./cli/audit.ts') },

@@ -5,8 +5,9 @@ import { parseArgs } from 'node:util'
 import { defaultDataDir } from '#kit/config.ts'
 import { SERVICES } from '../roles/services.ts'
 import { databaseOpen, databaseUrlOf } from './instance/database.ts'
+import { joinedRead } from './instance/joined.ts'
 import { layoutOf } from './instance/layout.ts'
-import { stateRunning } from './instance/state.ts'
+import { type State, stateRunning } from './instance/state.ts'
 import { gather, whyIll } from './status/gather.ts'
 import { report, type Status, troubles } from './status/report.ts'
 import { UsageError } from './usage.ts'
@@ -41,12 +42,15 @@ export async function run(argv: string[]): Promise<number> {
   const patience = Number(values.patience)
   if (!Number.isFinite(patience) || patience < 0) throw new UsageError(`--patience takes seconds, not '${values.patience}'`)
   const layout = layoutOf(resolve(values.data ?? defaultDataDir()))
+  const state = stateRunning(layout)
+  if (state?.host !== undefined && state.databaseUrl === undefined && values['database-url'] === undefined) {
+    return statusOfHost({ ...state, host: state.host }, joinedRead(layout)?.ca, values.json)
+  }
   const url = databaseUrlOf({ layout, url: values['database-url'], name: 'nubo status' })
   if (url === undefined) {
     process.stdout.write(values.json ? `${JSON.stringify({ running: false })}\n` : `Nothing runs on ${layout.data}.\n`)
     return 1
   }
-  const state = stateRunning(layout)
   const db = databaseOpen(url, 'nubo status')
   try {
     const ca = existsSync(layout.ca) ? readFileSync(layout.ca, 'utf8') : undefined
@@ -65,4 +69,19 @@ export async function run(argv: string[]): Promise<number> {
   } finally {
     await db.close()
   }
+}
+
+/** On a machine that joined a cloud: what it is, and whether the cloud answers. All else is told where the controllers are. */
+async function statusOfHost(
+  { host, url, pid, simulated }: State & { host: string },
+  ca: string | undefined,
+  json: boolean,
+): Promise<number> {
+  const why = (await whyIll(url, ca)) ?? null
+  const what = `This machine is the ${simulated ? 'pretended ' : ''}host ${host} of the cloud at ${url} (process ${pid}).`
+  const answers = why === null ? 'The cloud answers.' : `The cloud does not answer: ${why}`
+  process.stdout.write(
+    json ? `${JSON.stringify({ running: true, host, url, pid, simulated, why }, null, 2)}\n` : `${what}\n${answers}\n`,
+  )
+  return why === null ? 0 : 1
 }

@@ -1,18 +1,18 @@
 /** `nubo up`: a whole cloud on this machine. */
-import { spawn } from 'node:child_process'
-import { closeSync, existsSync, openSync, readFileSync, statfsSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { existsSync, readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { defaultDataDir, loadConfig, nuboSettings } from '#kit/config.ts'
 import { reason } from '#kit/fault.ts'
-import { openLog, type RootLog } from '#kit/log.ts'
+import type { RootLog } from '#kit/log.ts'
 import { sections } from '../roles/controlled.ts'
+import { planOf } from '../roles/roles.ts'
 import { passwordsOf } from './instance/clouds.ts'
 import { firstImages } from './instance/images.ts'
-import { dataEnsure, type Layout, layoutOf } from './instance/layout.ts'
-import { lockTake } from './instance/lock.ts'
-import { portTrouble } from './instance/port.ts'
-import { stateRunning } from './instance/state.ts'
+import { joinedRead } from './instance/joined.ts'
+import { layoutOf } from './instance/layout.ts'
+import { addressOf, portEnsure } from './instance/port.ts'
+import { runInstance } from './instance/serve.ts'
 import { type Instance, supervise, type UpOptions } from './instance/supervise.ts'
 import { ownerEnsure } from './instance/user.ts'
 import { installPrograms } from './packages.ts'
@@ -31,13 +31,11 @@ it finds what is there.
   --database-url URL    use this PostgreSQL instead of an own one
 `
 
-const say = (line: string): void => void process.stderr.write(`nubo up: ${line}\n`)
-
 interface Asked {
-  options: Omit<UpOptions, 'owner' | 'lock'>
+  options: Omit<UpOptions, 'owner' | 'lock' | 'logFile'>
   detach: boolean
-  /** Set in the process that `--detach` left behind. */
   detached: boolean
+  logFile?: string
 }
 
 /** @throws UsageError for what cannot be meant. */
@@ -69,18 +67,20 @@ function ask(argv: string[]): Asked | undefined {
   const config = loadConfig(layout.config, sections(), {
     nubo: { data: layout.data, listen: values.listen, database_url: values['database-url'] },
   }).of(nuboSettings)
-  const colon = config.listen.lastIndexOf(':')
   return {
     options: {
       layout,
-      at: { host: config.listen.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(config.listen.slice(colon + 1)) },
+      at: addressOf(config.listen),
       simulated,
       record: values.record && resolve(values.record),
       databaseUrl: config.database_url,
-      region: 'RegionOne',
+      region: config.region,
+      publicUrl: config.public_url,
+      plan: planOf(['controller', 'nova-compute']),
+      own: true,
       logLevel: config.log_level,
-      logFile: config.log_file ?? (values.detached ? layout.log : undefined),
     },
+    logFile: config.log_file,
     detach: values.detach,
     detached: values.detached,
   }
@@ -89,112 +89,29 @@ function ask(argv: string[]): Asked | undefined {
 export async function run(argv: string[]): Promise<number> {
   const asked = ask(argv)
   if (!asked) return 0
-  const { options, detach, detached } = asked
+  const { options, detach, detached, logFile } = asked
+  const { layout } = options
   if (process.getuid?.() !== 0 && options.simulated === 0) {
     throw new UsageError('real servers need root. Without root, pretend: nubo up --simulate')
   }
-  const running = stateRunning(options.layout)
-  if (running) {
-    say(`already running (process ${running.pid})`)
-    tell(running.url, options.layout.clouds)
-    return 0
+  const joined = joinedRead(layout)
+  if (joined) {
+    throw new UsageError(
+      `${layout.data} is that of host ${joined.host} of the cloud at ${joined.url}: nubo join --data ${layout.data} starts it. ` +
+        'A cloud of its own needs another --data',
+    )
   }
-  if (detach) return leaveBehind(argv, options)
-  return serve(options, detached)
-}
-
-/** Starts the same command as a process of its own and waits until it says that it is ready. */
-async function leaveBehind(argv: string[], { layout }: Asked['options']): Promise<number> {
-  folderMake(layout)
-  const log = openSync(layout.log, 'a', 0o640)
-  const child = spawn(
-    process.execPath,
-    [...process.execArgv, join(import.meta.dirname, '../main.ts'), 'up', ...argv.filter(a => a !== '--detach'), '--detached'],
-    { detached: true, stdio: ['ignore', log, log, 'ipc'] },
-  )
-  closeSync(log)
-  const outcome = await new Promise<{ ready?: string; failed?: string }>(done => {
-    child.on('message', message => {
-      const said = message as { say?: string; ready?: string; failed?: string }
-      if (said.say) say(said.say)
-      else done(said)
-    })
-    child.once('exit', code => done({ failed: `it ended with code ${code}; the end of ${layout.log}:\n${tail(layout.log)}` }))
+  return runInstance({
+    ...{ command: 'up', argv, layout, detach, detached, logFile, logLevel: options.logLevel },
+    begin: ({ lock, log, progress, logFile }) => begin({ ...options, lock, logFile }, log, progress),
+    told: url => told(url, layout.clouds),
   })
-  if (outcome.failed !== undefined) throw new Error(outcome.failed)
-  child.disconnect()
-  child.unref()
-  tell(outcome.ready!, layout.clouds)
-  return 0
-}
-
-const tail = (file: string): string => readFileSync(file, 'utf8').trimEnd().split('\n').slice(-15).join('\n')
-
-/** Least room for a new database, and for going on with one, in MiB. */
-const ROOM_NEW = 300
-const ROOM = 48
-
-/** Makes the data folder. Throws when it cannot be used, or has no room. */
-function folderMake(layout: Layout): void {
-  try {
-    dataEnsure(layout)
-  } catch (error) {
-    throw new Error(`the data folder ${layout.data} cannot be used: ${reason(error)}`, { cause: error })
-  }
-  const { bavail, bsize } = statfsSync(layout.data)
-  const room = Math.floor((bavail * bsize) / 2 ** 20)
-  const least = existsSync(layout.postgres) ? ROOM : ROOM_NEW
-  if (room < least) throw new Error(`${layout.data} is on a disk with ${room} MiB left; at least ${least} are needed`)
-}
-
-/** Tells the process that `--detach` was called in, if it still listens. */
-function sendUp(message: { say?: string; ready?: string; failed?: string }): Promise<void> {
-  return new Promise(sent => (process.connected ? process.send!(message, () => sent()) : sent()))
-}
-
-/** Starts an instance here and runs it until a signal. */
-async function serve(options: Asked['options'], detached: boolean): Promise<number> {
-  const { layout } = options
-  const progress = detached ? (line: string) => void sendUp({ say: line }) : say
-  const ready = async (url: string): Promise<void> => (detached ? sendUp({ ready: url }) : tell(url, layout.clouds))
-  const ended = new Promise<string>(end => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => end(signal))
-  })
-  let log: RootLog | undefined
-  try {
-    folderMake(layout)
-    const lock = await lockTake(layout, {
-      onHeld: pid => progress(`waiting for another nubo on ${layout.data}${pid ? ` (process ${pid})` : ''}`),
-      enough: () => stateRunning(layout) !== undefined,
-    })
-    if (!lock) {
-      await ready(stateRunning(layout)!.url)
-      return 0
-    }
-    log = openLog({ level: options.logLevel as 'info', file: options.logFile, readable: detached ? false : undefined })
-    // The folder it was called in should not be held for ever.
-    if (detached) process.chdir('/')
-    const instance = await begin({ ...options, lock: lock.fd }, log, progress)
-    if (options.logFile !== undefined) process.on('SIGHUP', instance.reopenLog)
-    await ready(instance.url)
-    const signal = await ended
-    log.info({ signal }, 'stopping; guests and networks run on')
-    await instance.stop()
-    lock.release()
-    return 0
-  } catch (error) {
-    if (!detached) throw error
-    log?.fatal({ err: error }, 'could not start')
-    await sendUp({ failed: reason(error) })
-    return 1
-  }
 }
 
 /** Brings what is missing and starts. */
 async function begin(options: Omit<UpOptions, 'owner'>, log: RootLog, progress: (line: string) => void): Promise<Instance> {
   const { layout, at, simulated, databaseUrl } = options
-  const trouble = await portTrouble(at.host, at.port)
-  if (trouble) throw new Error(`cannot listen on ${at.host}:${at.port}: ${trouble}; choose another --listen ADDRESS:PORT`)
+  await portEnsure(at)
   if (simulated === 0) await installPrograms(['host', 'image'], progress)
   const owner = simulated === 0 || !databaseUrl ? await ownerEnsure(progress) : undefined
   const instance = await supervise({ ...options, owner }, log, progress)
@@ -208,10 +125,8 @@ async function begin(options: Omit<UpOptions, 'owner'>, log: RootLog, progress: 
   return instance
 }
 
-function tell(url: string, clouds: string): void {
-  process.stdout.write(`The cloud is up at ${url}
+const told = (url: string, clouds: string): string => `The cloud is up at ${url}
 
     export OS_CLIENT_CONFIG_FILE=${clouds} OS_CLOUD=nubo
     openstack catalog list
-`)
-}
+`

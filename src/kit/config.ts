@@ -58,6 +58,18 @@ export const nuboSettings = settings(
           'PostgreSQL to use, as postgres://USER:PASSWORD@HOST/DATABASE. Without it Nubo runs its own in the data folder.',
       }),
     ),
+    public_url: Optional(
+      StringSchema({
+        pattern: '^https?://[^/\\s]+$',
+        description:
+          'URL under which clients reach the cloud, where that is not this process but a load balancer before several: https://cloud.example.org',
+      }),
+    ),
+    region: StringSchema({
+      default: 'RegionOne',
+      minLength: 1,
+      description: 'Region of the catalog that a new cloud starts with.',
+    }),
     log_level: Level,
     log_file: Optional(
       StringSchema({ minLength: 1, description: 'File that receives the log as JSON lines, instead of standard error.' }),

@@ -20,8 +20,19 @@ export interface ControlledOptions {
   folder: string
   databaseUrl: string
   at: { host: string; port: number }
-  /** URL under which clients reach it. */
+  /** Unique among the controllers of the cloud. */
+  name: string
+  /** Names of the services whose API is answered here, and of those whose sagas, tasks and events run here. */
+  api: readonly string[]
+  work: readonly string[]
+  /** URL under which clients reach the cloud. */
   publicUrl: string
+  /** Whether the catalog of a cloud that exists is made to say so. */
+  catalog: boolean
+  /** Address under which host agents reach it. */
+  address: string
+  /** The cloud's own authority, in PEM. */
+  ca?: string
   tls?: { key: string; cert: string }
   region: string
   passwords: { admin: string; demo: string }
@@ -42,19 +53,27 @@ export function controllerConfig(options: Pick<ControlledOptions, 'configFile' |
   return loadConfig(options.configFile, sections(), { nubo: { data: options.folder } })
 }
 
+export interface Controlled extends Controller {
+  /** Whether this start made the cloud's first content, with the passwords that it was given. */
+  made: boolean
+}
+
 /** Starts it in this process. */
-export async function startControlled(options: ControlledOptions, log: Log): Promise<Controller> {
+export async function startControlled(options: ControlledOptions, log: Log): Promise<Controlled> {
   const names = SERVICES.map(s => s.name)
+  let made = false
   if (options.local) rmSync(options.local.socket, { force: true })
-  return startController({
+  const controller = await startController({
     config: controllerConfig(options),
     policyFolder: dirname(options.configFile),
     log,
-    name: options.local?.host ?? 'controller',
+    name: options.name,
     databaseUrl: options.databaseUrl,
     services: SERVICES,
-    api: names,
-    work: names,
+    api: options.api,
+    work: options.work,
+    address: options.address,
+    ca: options.ca,
     identify: async env =>
       authenticate(
         env,
@@ -66,6 +85,8 @@ export async function startControlled(options: ControlledOptions, log: Log): Pro
     local: options.local,
     inProcess: options.inProcess,
     async prepare(env) {
+      const known = await bootstrapped(env.db.read)
+      if (known && !options.catalog) return
       const wanted = {
         adminPassword: options.passwords.admin,
         demoPassword: options.passwords.demo,
@@ -74,17 +95,17 @@ export async function startControlled(options: ControlledOptions, log: Log): Pro
         services: CATALOG.filter(c => names.includes(c.name)),
       }
       // Hashing takes a while on purpose; users that exist keep the password they have.
-      const prepared = (await bootstrapped(env.db.read))
-        ? { ...wanted, adminHash: '', demoHash: '' }
-        : await bootstrapPrepare(env, wanted)
+      const prepared = known ? { ...wanted, adminHash: '', demoHash: '' } : await bootstrapPrepare(env, wanted)
       await env.db.tx(async tx => {
         const { adminProjectId, demoProjectId } = await bootstrap(tx, prepared)
         const shared = { project: demoProjectId, adminProject: adminProjectId, sharedWith: [adminProjectId] }
         await seedFlavors(tx)
         await seedNetworks(env, tx, { ...shared, externalCidr: env.config.of(neutronSettings).external_cidr })
       })
+      made = !known
     },
   })
+  return { ...controller, made }
 }
 
 /** Longest that an orderly end may take. */
@@ -102,7 +123,7 @@ export async function controlledMain(): Promise<void> {
   }
   const log = openLog({ level: options.logLevel as 'info', file: options.logFile, readable: false })
   process.on('SIGHUP', () => log.reopen())
-  let controller: Controller | undefined
+  let controller: Controlled | undefined
   let ending = false
   const end = async (): Promise<void> => {
     if (ending) return
@@ -121,7 +142,7 @@ export async function controlledMain(): Promise<void> {
   })
   try {
     controller = await startControlled(options, log)
-    process.send!({ ready: controller.url })
+    process.send!({ ready: controller.url, made: controller.made })
   } catch (error) {
     log.error({ err: error }, 'the controller could not start')
     process.send!({ failed: error instanceof Error ? error.message : String(error) })

@@ -14,6 +14,7 @@ import {
   hostsEnsure,
   hostsOpen,
   inquiriesAnswer,
+  joinHandler,
   type OpenHosts,
   presenceOf,
   unixListen,
@@ -49,8 +50,10 @@ export interface ControllerOptions {
   local?: { socket: string; host: string; secret: string }
   /** Hosts of this very process (simulated ones): they need no secret. */
   inProcess?: readonly string[]
-  /** Address under which agents of other machines reach this controller. */
+  /** Address under which agents of other machines reach this controller: `wss://HOST:PORT/agent`. */
   address?: string
+  /** The cloud's own certificate authority, in PEM: machines that join are told whom to trust. */
+  ca?: string
   /** Runs when the database is there and migrated, before requests are taken. */
   prepare?(env: Env): Promise<void>
 }
@@ -99,7 +102,8 @@ async function start(
   const policies = policiesOf(services, options.policyFolder, log, stop => onClose(async () => stop()))
   const mounted = services.filter(s => options.api.includes(s.name))
   const working = services.filter(s => options.work.includes(s.name))
-  for (const s of services) {
+  // A store of its own has one keeper: the process that answers for it.
+  for (const s of services.filter(s => !s.raw || options.api.includes(s.name))) {
     const stop = await s.start?.(env)
     if (stop) onClose(stop)
   }
@@ -136,7 +140,15 @@ async function start(
     policyOf: service => policies.of(service),
     onAnswer: observed.onAnswer,
     keepBodies: options.record !== undefined,
-    extra: observed.extra,
+    extra: {
+      ...observed.extra,
+      '/agent': joinHandler({
+        db,
+        log,
+        ca: options.ca,
+        addresses: () => (options.address === undefined ? [] : [options.address]),
+      }),
+    },
     upgrades: { '/agent': agentEndpoint({ hosts, authenticate, log }).upgrade },
     tls: options.tls,
   })

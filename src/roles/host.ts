@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Config, loadConfig } from '#kit/config.ts'
-import { type AgentLink, dial, memoryWay, unixWay } from '#kit/link/index.ts'
+import { type AgentLink, type DialOptions, dial, memoryWay } from '#kit/link/index.ts'
 import type { Log } from '#kit/log.ts'
 import type { MetadataSource, NetDriver } from '#services/neutron/agent/driver.ts'
 import { networkAgent } from '#services/neutron/agent/link.ts'
@@ -19,13 +19,19 @@ import { sections } from './controlled.ts'
 import type { Controller } from './controller.ts'
 import type { MachineClaim } from './machine.ts'
 
+/** What an agent does: run guests, or networks alone (a machine for routers and DHCP servers). Guests need networks beside them. */
+export type Duty = 'compute' | 'network'
+
 export interface HostOptions {
   name: string
-  socket: string
-  secret: string
+  duties: readonly Duty[]
+  /** Where its controllers are. */
+  dial: Pick<DialOptions, 'ways' | 'way' | 'onControllers'>
   /** Folder of the agent's own files: guests, journal. */
   folder: string
   configFile: string
+  /** This machine's end of tunnels, where the configuration names none; null: none. */
+  overlay: string | null
   /** That this machine is this agent's: see machine.ts. Let go of when it stops. */
   machine: MachineClaim
   log: Log
@@ -35,41 +41,52 @@ type Closer = () => Promise<void>
 
 /** Starts this machine's agent. Returns what stops it; guests and networks run on. */
 export async function startHost(options: HostOptions): Promise<Closer> {
-  const { name, folder, log } = options
-  const link = dial({ host: name, ways: [unixWay(options.socket, { host: name, secret: options.secret })], log })
-  const nova = join(folder, 'nova')
-  mkdirSync(nova, { recursive: true, mode: 0o711 })
-  const driver = qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log })
-  const net = networkOf(loadConfig(options.configFile, sections()), log, guestMetadata(link))
+  const { name, folder, log, duties } = options
+  const config = loadConfig(options.configFile, sections())
+  const link = dial({ host: name, ...options.dial, log })
+  const parts: Closer[] = []
   // Networks first: a guest's tap that appears is wired at once.
-  return started(link, [await network(link, net, log), await compute(link, driver, log), async () => options.machine.release()])
+  parts.push(await network(link, networkOf(config, log, { metadata: guestMetadata(link), overlay: options.overlay }), log))
+  if (duties.includes('compute')) {
+    const nova = join(folder, 'nova')
+    mkdirSync(nova, { recursive: true, mode: 0o711 })
+    parts.push(await compute(link, qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log }), log))
+  }
+  return started(link, [...parts, async () => options.machine.release()])
 }
 
-/** Starts pretended hosts, whose agents have memory in place of machines. */
+/** Starts pretended hosts inside a controller's process, whose agents have memory in place of machines. */
 export async function startSimulatedHosts(controller: Controller, names: readonly string[], log: Log): Promise<Closer> {
-  const bridges = controller.env.config.of(neutronSettings).bridge_mappings.map(physicalOf)
+  const { config } = controller.env
   const closers = await Promise.all(
-    names.map(async host => {
-      const link = dial({ host, ways: [memoryWay(controller.hosts, host)], log })
-      const driver = memoryDriver({ world: memoryWorld(), hostname: host })
-      const physicalNetworks = Object.fromEntries(
-        bridges.map(([name, p]) => [name, p.kind === 'interface' ? p.interface : p.bridge]),
-      )
-      const net = memoryNet({ everyTap: true, overlayAddress: '192.0.2.1', physicalNetworks })
-      return started(link, [await network(link, net, log), await compute(link, driver, log)])
-    }),
+    names.map(name => startPretended({ name, dial: { ways: [memoryWay(controller.hosts, name)] }, config, log })),
   )
   return async () => {
     await Promise.all(closers.map(close => close()))
   }
 }
 
+/** Starts one pretended host. Returns what stops it. */
+export async function startPretended(options: Pick<HostOptions, 'name' | 'dial' | 'log'> & { config: Config }): Promise<Closer> {
+  const { name, log, config } = options
+  const link = dial({ host: name, ...options.dial, log })
+  const bridges = config.of(neutronSettings).bridge_mappings.map(physicalOf)
+  const physicalNetworks = Object.fromEntries(bridges.map(([net, p]) => [net, p.kind === 'interface' ? p.interface : p.bridge]))
+  const driver = memoryDriver({ world: memoryWorld(), hostname: name })
+  const net = memoryNet({ everyTap: true, overlayAddress: '192.0.2.1', physicalNetworks })
+  return started(link, [await network(link, net, log), await compute(link, driver, log)])
+}
+
 /** The driver of this machine's networks, from its configuration. Its files live as long as the namespaces do: until the machine restarts. */
-export function networkOf(config: Config, log: Log, metadata?: MetadataSource): NetDriver {
+export function networkOf(
+  config: Config,
+  log: Log,
+  { metadata, overlay = null }: { metadata?: MetadataSource; overlay?: string | null } = {},
+): NetDriver {
   const { bridge_mappings, local_ip, vxlan_port, dhcp_lease_duration } = config.of(neutronSettings)
   return linuxNet({
     stateDir: '/run/nubo/net',
-    overlayAddress: local_ip === '' ? null : local_ip,
+    overlayAddress: local_ip === '' ? overlay : local_ip,
     vxlanPort: vxlan_port,
     physicalNetworks: Object.fromEntries(bridge_mappings.map(physicalOf)),
     leaseTime: dhcp_lease_duration,

@@ -39,7 +39,7 @@ export async function withDatabase<T>(asked: Asked, fn: (db: Db) => Promise<T>):
   if (url !== undefined) return closing(databaseOpen(url, asked.name), fn)
   const { layout } = asked
   const last = stateLast(layout)
-  if (last && !last.databaseUrl.includes(encodeURIComponent(layout.postgres)))
+  if (last?.databaseUrl !== undefined && !last.databaseUrl.includes(encodeURIComponent(layout.postgres)))
     return closing(databaseOpen(last.databaseUrl, asked.name), fn)
   if (!existsSync(join(layout.postgres, 'data'))) return undefined
   const owner = ownerLookUp()

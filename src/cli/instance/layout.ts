@@ -74,7 +74,7 @@ export interface Owner {
 }
 
 /** Makes a folder and those above it. Throws the system's error. (mkdir's own `recursive` never ends where a file system refuses new names.) */
-export function folderEnsure(folder: string): void {
+function folderEnsure(folder: string): void {
   if (existsSync(folder)) return
   if (dirname(folder) !== folder) folderEnsure(dirname(folder))
   try {
@@ -91,14 +91,18 @@ export function layoutMake(layout: Layout, owner: Owner | undefined): void {
     chmodSync(layout.data, 0o755)
     checkWay(layout.data)
   }
-  for (const folder of [layout.agent]) {
-    if (!existsSync(folder)) mkdirSync(folder, { mode: 0o711 })
-  }
+  layoutAgent(layout)
   for (const folder of [layout.controller, layout.postgres]) {
     if (!existsSync(folder)) mkdirSync(folder, { mode: 0o700 })
     if (owner) chownSync(folder, owner.uid, owner.gid)
     chmodSync(folder, 0o700)
   }
+}
+
+/** Makes the folder of the host agent alone, and those above it. */
+export function layoutAgent(layout: Layout): void {
+  folderEnsure(layout.data)
+  if (!existsSync(layout.agent)) mkdirSync(layout.agent, { mode: 0o711 })
 }
 
 /** Every folder on the way must let others through: PostgreSQL and controllers are not root. */

@@ -33,3 +33,15 @@ export async function portTrouble(host: string, port: number): Promise<string | 
     return `in use${who ? ` by ${who}` : ''}`
   }
 }
+
+/** `[::1]:5000` → where to listen. The text has been checked by the configuration's schema. */
+export function addressOf(listen: string): { host: string; port: number } {
+  const colon = listen.lastIndexOf(':')
+  return { host: listen.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(listen.slice(colon + 1)) }
+}
+
+/** Throws when nobody can listen there, with who is in the way and what to do. */
+export async function portEnsure({ host, port }: { host: string; port: number }): Promise<void> {
+  const trouble = await portTrouble(host, port)
+  if (trouble) throw new Error(`cannot listen on ${host}:${port}: ${trouble}; choose another --listen ADDRESS:PORT`)
+}

@@ -9,7 +9,10 @@ export interface State {
   started: string
   url: string
   simulated: number
-  databaseUrl: string
+  /** Absent where no controller is: on a machine that joined a cloud. */
+  databaseUrl?: string
+  /** The host that this machine is in a cloud elsewhere. */
+  host?: string
 }
 
 /** Start time of a live process, as the kernel tells it; undefined when there is none, or it is a zombie. */

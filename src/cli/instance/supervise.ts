@@ -2,28 +2,37 @@
  * Runs an instance in this process until it is told to end. As root: PostgreSQL and a controller as an unprivileged user, the host agent in this
  * process, joined by a unix socket. Simulated: everything but PostgreSQL in this one process.
  */
-import { type ChildProcess, fork } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { closeSync, existsSync, fchownSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, fchownSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
+import { loadConfig } from '#kit/config.ts'
 import { keepPostgres } from '#kit/db/postgres.ts'
-import { reason } from '#kit/fault.ts'
 import type { Log, RootLog } from '#kit/log.ts'
-import { type ControlledOptions, startControlled } from '../../roles/controlled.ts'
-import { startHost, startSimulatedHosts } from '../../roles/host.ts'
+import { type ControlledOptions, sections, startControlled } from '../../roles/controlled.ts'
+import { startHost, startPretended, startSimulatedHosts } from '../../roles/host.ts'
 import { machineClaim } from '../../roles/machine.ts'
+import type { Plan } from '../../roles/roles.ts'
 import { cloudsWrite, passwordsOf } from './clouds.ts'
-import { type Layout, layoutMake, type Owner } from './layout.ts'
-import { startOf, stateClear, stateWrite } from './state.ts'
+import { type Kept, keepController } from './controller.ts'
+import type { JoinedHost } from './joined.ts'
+import { type Layout, layoutAgent, layoutMake, type Owner } from './layout.ts'
+import { type State, startOf, stateClear, stateWrite } from './state.ts'
 import { certificateEnsure } from './tls.ts'
+import { joinedWay, type LocalWay, localWay } from './ways.ts'
 
 export interface UpOptions {
   layout: Layout
   at: { host: string; port: number }
-  /** Pretended hosts; 0: this machine itself is the host. */
+  /** What the process is. */
+  plan: Plan
+  /** Pretended hosts; 0: this machine itself is the host, if it is one. */
   simulated: number
+  /** The cloud that this machine is a host of, where no controller is in the plan. */
+  joined?: JoinedHost
+  /** Whether the cloud is this instance's own: then clouds.yaml and the catalog follow its address. */
+  own: boolean
+  publicUrl?: string
   record?: string
   databaseUrl?: string
   owner?: Owner
@@ -73,25 +82,90 @@ interface Started {
 }
 
 async function start(o: UpOptions, log: Log, say: (line: string) => void, onClose: (closer: Closer) => void): Promise<Started> {
-  const { layout } = o
-  layoutMake(layout, o.owner)
+  const { layout, plan, joined } = o
+  const isHost = plan.duties.length > 0 && o.simulated === 0
   // Before anything is started for nothing.
-  const machine = o.simulated === 0 ? await machineClaim(layout.agent) : undefined
+  if (isHost || joined) layoutAgent(layout)
+  const machine = isHost ? await machineClaim(layout.agent) : undefined
   if (machine) onClose(async () => machine.release())
+  const state: State = {
+    pid: process.pid,
+    started: startOf(process.pid)!,
+    url: joined?.url ?? '',
+    simulated: o.simulated,
+    host: joined?.host,
+  }
+  let kept: Kept | undefined
+  let local: LocalWay | undefined
+  if (plan.api.length + plan.work.length > 0) {
+    const controller = await startOwnController(o, log, say, onClose)
+    kept = controller.kept
+    local = controller.local
+    state.url = controller.url
+    state.databaseUrl = controller.databaseUrl
+  }
+  const way = joined ? joinedWay(layout, joined) : local
+  if (way && joined && o.simulated > 0) {
+    say(`starting the pretended host ${joined.host}`)
+    const config = loadConfig(layout.config, sections())
+    onClose(await startPretended({ name: way.name, dial: way.dial, config, log }))
+  } else if (machine) {
+    if (!way)
+      throw new Error(
+        'this machine is to be a host, but of no cloud: it has not joined one (nubo join), and no controller is started with it',
+      )
+    say('starting the host agent')
+    const { name, dial, overlay } = way
+    const more = { duties: plan.duties, folder: layout.agent, configFile: layout.config, machine, log }
+    onClose(await startHost({ name, dial, overlay: await overlay(), ...more }))
+  }
+  stateWrite(layout, state)
+  onClose(async () => stateClear(layout))
+  return { url: state.url, controller: kept }
+}
+
+interface OwnController {
+  url: string
+  databaseUrl: string
+  kept?: Kept
+  /** The way of this machine's agent to it, where this machine is a host. */
+  local?: LocalWay
+}
+
+async function startOwnController(
+  o: UpOptions,
+  log: Log,
+  say: (line: string) => void,
+  onClose: (closer: Closer) => void,
+): Promise<OwnController> {
+  const { layout, plan } = o
+  layoutMake(layout, o.owner)
+  const isNew = !existsSync(layout.clouds)
   const passwords = passwordsOf(layout)
-  const tls = isLoopback(o.at.host) ? undefined : certificateEnsure(layout, o.at.host)
-  const publicUrl = `${tls ? 'https' : 'http'}://${reachable(o.at.host)}:${o.at.port}`
+  const loopback = isLoopback(o.at.host)
+  const tls = loopback ? undefined : certificateEnsure(layout, o.at.host)
+  const ca = tls?.ca === undefined ? undefined : readFileSync(tls.ca, 'utf8')
+  const authority = `${reachable(o.at.host)}:${o.at.port}`
+  const url = `${tls ? 'https' : 'http'}://${authority}`
+  const publicUrl = o.publicUrl ?? url
+  const address = `${tls ? 'wss' : 'ws'}://${authority}/agent`
   const databaseUrl = o.databaseUrl ?? (await ownDatabase(o, log, say, onClose))
-  const real = o.simulated === 0
   const inProcess = Array.from({ length: o.simulated }, (_, i) => `host-${String(i + 1).padStart(4, '0')}`)
-  const local = real ? { socket: layout.socket, host: hostname(), secret: hostSecret(layout) } : undefined
+  const isHost = plan.duties.length > 0 && o.simulated === 0
+  const local = isHost ? { socket: layout.socket, host: hostname(), secret: hostSecret(layout) } : undefined
   const controlled: ControlledOptions = {
+    name: o.own ? (local?.host ?? 'controller') : `${hostname()}-${o.at.port}`,
     configFile: layout.config,
     folder: layout.controller,
     databaseUrl,
+    api: plan.api,
+    work: plan.work,
     at: o.at,
     publicUrl,
-    tls,
+    catalog: o.own || o.publicUrl !== undefined,
+    address,
+    ca,
+    tls: tls && { key: tls.key, cert: tls.cert },
     region: o.region,
     passwords,
     record: o.record,
@@ -102,36 +176,25 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
     logLevel: o.logLevel,
   }
   // Before the controller starts: the passwords that it stores must not be lost if we die meanwhile.
-  cloudsWrite(layout, passwords, `${publicUrl}/identity/v3`, o.region, tls && layout.ca)
+  if (o.own || isNew) cloudsWrite(layout, passwords, `${publicUrl}/identity/v3`, o.region, tls?.ca)
   say('starting the controller')
   let kept: Kept | undefined
-  if (real) {
+  let made: boolean
+  if (o.owner && o.simulated === 0) {
     if (o.logFile !== undefined) fileFor(o.logFile, o.owner)
     const record = o.record === undefined ? undefined : fileFor(o.record, o.owner, true)
     kept = await keepController(controlled, { lock: o.lock, record }, log)
     onClose(kept.stop)
+    made = kept.made
   } else {
     const controller = await startControlled({ ...controlled, user: undefined }, log)
     onClose(() => controller.close())
     onClose(await startSimulatedHosts(controller, inProcess, log))
+    made = controller.made
   }
-  if (local && machine) {
-    say('starting the host agent')
-    onClose(
-      await startHost({
-        name: local.host,
-        socket: local.socket,
-        secret: local.secret,
-        folder: layout.agent,
-        configFile: layout.config,
-        machine,
-        log,
-      }),
-    )
-  }
-  stateWrite(layout, { pid: process.pid, started: startOf(process.pid)!, url: publicUrl, simulated: o.simulated, databaseUrl })
-  onClose(async () => stateClear(layout))
-  return { url: publicUrl, controller: kept }
+  // A cloud that was there has passwords that are not known here.
+  if (!o.own && isNew && !made) rmSync(layout.clouds)
+  return { url, databaseUrl, kept, local: local && localWay(local, address, { loopback, host: o.at.host, ca }) }
 }
 
 async function ownDatabase(
@@ -163,75 +226,8 @@ function hostSecret(layout: Layout): string {
   return readFileSync(file, 'utf8')
 }
 
-export const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || host.startsWith('127.')
+const isLoopback = (host: string): boolean => host === 'localhost' || host === '::1' || host.startsWith('127.')
 
 /** What clients connect to when we listen on this address: every address means this machine's name. */
 const reachable = (host: string): string =>
   host === '0.0.0.0' || host === '::' ? hostname() : host.includes(':') ? `[${host}]` : host
-
-interface Kept {
-  signal(signal: NodeJS.Signals): void
-  stop: Closer
-}
-
-/** Open files that the controller's process is given: it could not open them itself. */
-interface Handed {
-  lock: number
-  record: number | undefined
-}
-
-/** What the record's descriptor is in the controller's process: after the standard ones, the channel to us, and the lock. */
-const RECORD_FD = 5
-
-/** Starts the controller's process and starts it anew whenever it ends unasked. Rejects when it cannot start the first time. */
-async function keepController(options: ControlledOptions, { lock, record }: Handed, log: Log): Promise<Kept> {
-  let child: ChildProcess
-  let ending = false
-  let gone: Promise<void>
-  const launch = async (): Promise<void> => {
-    const made = fork(join(import.meta.dirname, '../../main.ts'), ['controller-process'], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc', lock, ...(record === undefined ? [] : [record])],
-      execArgv: process.execArgv,
-    })
-    child = made
-    gone = new Promise(resolve => made.once('exit', () => resolve()))
-    const ready = new Promise<void>((resolve, reject) => {
-      made.once('message', message => {
-        const { failed } = message as { failed?: string }
-        failed === undefined ? resolve() : reject(new Error(failed))
-      })
-      made.once('exit', (code, signal) => reject(new Error(`the controller ended (${signal ?? `code ${code}`})`)))
-      made.once('error', reject)
-    })
-    made.send({ ...options, record: record === undefined ? undefined : RECORD_FD })
-    await ready
-    made.once('exit', (code, signal) => {
-      if (ending) return
-      log.error({ code, signal }, 'the controller ended; it is started again')
-      void relaunch()
-    })
-  }
-  const relaunch = async (): Promise<void> => {
-    for (let pause = 100; !ending; pause = Math.min(pause * 2, 5000)) {
-      try {
-        await launch()
-        return
-      } catch (error) {
-        log.error({ error: reason(error) }, 'the controller could not be started; trying again')
-        await delay(pause)
-      }
-    }
-  }
-  await launch()
-  return {
-    signal: signal => void child.kill(signal),
-    async stop() {
-      ending = true
-      child.kill('SIGTERM')
-      const timer = setTimeout(() => child.kill('SIGKILL'), 15_000)
-      await gone
-      clearTimeout(timer)
-      if (record !== undefined) closeSync(record)
-    },
-  }
-}

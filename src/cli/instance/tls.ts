@@ -8,13 +8,32 @@ import type { Layout } from './layout.ts'
 /** A certificate is made again when it has fewer days left. */
 const RENEW_DAYS = 30
 
+/** What to serve with. */
+export interface Certificate extends KeyPair {
+  /** File of the authority that clients and hosts are to trust; absent where it is one that every machine knows. */
+  ca?: string
+}
+
 /**
- * The key and certificate to serve with: the operator's `tls.key` and `tls.crt` in the data folder when they are there, else made by the cloud's own
- * authority, whose certificate clients find in `ca.pem`.
+ * The operator's `tls.key` and `tls.crt` in the data folder when they are there (with `tls-ca.crt`, where their authority is not one that every
+ * machine knows), else made by the cloud's own authority, whose certificate is `ca.pem`. Throws when one of the two is there alone.
  */
-export function certificateEnsure(layout: Layout, host: string): KeyPair {
-  const own = readPair(join(layout.data, 'tls.crt'), join(layout.data, 'tls.key'))
-  if (own) return own
+export function certificateEnsure(layout: Layout, host: string): Certificate {
+  const at = (name: string): string => join(layout.data, name)
+  const [crt, key] = [at('tls.crt'), at('tls.key')]
+  const own = readPair(crt, key)
+  if (own) return { ...own, ...(existsSync(at('tls-ca.crt')) && { ca: at('tls-ca.crt') }) }
+  if (existsSync(crt) || existsSync(key)) throw new Error(`${crt} and ${key} belong together, and one of them is missing`)
+  return { ...issued(layout, host), ca: layout.ca }
+}
+
+/** The file of the authority of an instance that serves TLS. */
+export function authorityFile(layout: Layout): string {
+  const own = join(layout.data, 'tls.crt')
+  return existsSync(own) ? join(layout.data, 'tls-ca.crt') : layout.ca
+}
+
+function issued(layout: Layout, host: string): KeyPair {
   const ca = pairEnsure(
     layout.ca,
     join(layout.agent, 'ca.key'),

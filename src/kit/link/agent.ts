@@ -23,8 +23,8 @@ export interface DialOptions {
   host: string
   /** Ways that are tried whatever the controllers announce. */
   ways: readonly Way[]
-  /** Makes a way of an address that a controller announced; absent: announcements are ignored. */
-  way?(address: string): Way
+  /** Makes a way of an address that a controller announced, or none where it is not to be dialled; absent: announcements are ignored. */
+  way?(address: string): Way | undefined
   serve?: readonly Served<undefined>[]
   log: LinkLog
   keep?: Partial<Keep>
@@ -102,7 +102,10 @@ class Agent implements AgentLink {
     const { way } = this.#o
     if (!way || this.#closed) return
     const wanted = new Set([...addresses, ...this.#o.ways.map(w => w.address)])
-    for (const address of addresses) if (!this.#lines.has(address)) this.#add(way(address))
+    for (const address of addresses) {
+      const made = this.#lines.has(address) ? undefined : way(address)
+      if (made) this.#add(made)
+    }
     for (const [address, line] of this.#lines) {
       if (wanted.has(address)) continue
       this.#lines.delete(address)
