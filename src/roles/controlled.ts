@@ -20,17 +20,17 @@ export interface ControlledOptions {
   folder: string
   databaseUrl: string
   at: { host: string; port: number }
-  /** Unique among the controllers of the cloud. */
-  name: string
-  /** Names of the services whose API is answered here, and of those whose sagas, tasks and events run here. */
-  api: readonly string[]
-  work: readonly string[]
+  /** Unique among the controllers of the cloud; `controller` unless given. */
+  name?: string
+  /** Names of the services whose API is answered here, and of those whose sagas, tasks and events run here; all unless given. */
+  api?: readonly string[]
+  work?: readonly string[]
   /** URL under which clients reach the cloud. */
   publicUrl: string
-  /** Whether the catalog of a cloud that exists is made to say so. */
-  catalog: boolean
+  /** Leave the catalog of a cloud that exists as it is. */
+  keepCatalog?: boolean
   /** Address under which host agents reach it. */
-  address: string
+  address?: string
   /** The cloud's own authority, in PEM. */
   ca?: string
   tls?: { key: string; cert: string }
@@ -67,11 +67,11 @@ export async function startControlled(options: ControlledOptions, log: Log): Pro
     config: controllerConfig(options),
     policyFolder: dirname(options.configFile),
     log,
-    name: options.name,
+    name: options.name ?? 'controller',
     databaseUrl: options.databaseUrl,
     services: SERVICES,
-    api: options.api,
-    work: options.work,
+    api: options.api ?? names,
+    work: options.work ?? names,
     address: options.address,
     ca: options.ca,
     identify: async env =>
@@ -86,7 +86,7 @@ export async function startControlled(options: ControlledOptions, log: Log): Pro
     inProcess: options.inProcess,
     async prepare(env) {
       const known = await bootstrapped(env.db.read)
-      if (known && !options.catalog) return
+      if (known && options.keepCatalog) return
       const wanted = {
         adminPassword: options.passwords.admin,
         demoPassword: options.passwords.demo,

@@ -162,7 +162,7 @@ async function startOwnController(
     work: plan.work,
     at: o.at,
     publicUrl,
-    catalog: o.own || o.publicUrl !== undefined,
+    keepCatalog: !o.own && o.publicUrl === undefined,
     address,
     ca,
     tls: tls && { key: tls.key, cert: tls.cert },
