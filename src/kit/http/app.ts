@@ -205,9 +205,9 @@ const missing = (): never => {
   throw badRequest('Malformed request body: a JSON object is required.')
 }
 
-type Router = FindMyWay.Instance<FindMyWay.HTTPVersion.V1>
+export type Router = FindMyWay.Instance<FindMyWay.HTTPVersion.V1>
 
-function routerOf(service: Service): Router {
+export function routerOf(service: Service): Router {
   const router = FindMyWay({ ignoreTrailingSlash: true, ignoreDuplicateSlashes: true, maxParamLength: 4096 })
   const entries = new Map<string, Entry>()
   for (const route of service.routes) {
@@ -238,7 +238,7 @@ function refuseOverlap(key: string, a: Route, b: Route): void {
   if (a.action === b.action && !apart) throw new Error(`two routes answer ${key}${a.action ? `#${a.action}` : ''}`)
 }
 
-function find(router: Router, method: Method, path: string): { entry: Entry; params: Record<string, string> } {
+export function find(router: Router, method: Method, path: string): { entry: Entry; params: Record<string, string> } {
   const found = router.find(method, path)
   if (found) return { entry: found.store as Entry, params: found.params as Record<string, string> }
   const allowed = METHODS.filter(other => router.find(other, path))
@@ -248,7 +248,7 @@ function find(router: Router, method: Method, path: string): { entry: Entry; par
 }
 
 /** Of the routes on one path, the one whose action the body names. */
-function choose(alive: Compiled[], body: unknown): Compiled {
+export function choose(alive: Compiled[], body: unknown): Compiled {
   if (alive[0]!.route.action === undefined) return alive[0]!
   if (typeof body !== 'object' || body === null || Array.isArray(body)) throw badRequest('Malformed request body')
   const keys = Object.keys(body)
@@ -257,7 +257,7 @@ function choose(alive: Compiled[], body: unknown): Compiled {
   throw badRequest(chosen.length === 0 ? `There is no such action: ${keys[0] ?? ''}` : 'A request must name one action.')
 }
 
-function parseQuery(search: URLSearchParams, check: Check | undefined, version: number): Record<string, unknown> {
+export function parseQuery(search: URLSearchParams, check: Check | undefined, version: number): Record<string, unknown> {
   const query: Record<string, unknown> = {}
   for (const key of new Set(search.keys())) {
     const values = search.getAll(key)

@@ -131,17 +131,20 @@ export async function sagaStart<A extends object>(tx: Tx, started: Saga<A>, args
     if (isDuplicate(error)) throw conflict('Another operation on it has just begun.', { cause: error })
     throw error
   }
-  if (running.length > 0) {
-    await tx
-      .updateTable('kit.sagas')
-      .set({ cancel: true })
-      .where('resource', '=', options.resource)
-      .where('state', '!=', 'queued')
-      .execute()
-    await sagaPoke(tx, `cancel ${options.resource}`)
-  }
+  if (running.length > 0) await sagaCancel(tx, options.resource)
   afterCommit(tx, wakeRunners)
   return id
+}
+
+/** Asks the saga that runs on this resource to stop and be undone. A forward saga goes on. Does nothing where none runs. */
+export async function sagaCancel(tx: Tx, resource: string): Promise<void> {
+  await tx
+    .updateTable('kit.sagas')
+    .set({ cancel: true })
+    .where('resource', '=', resource)
+    .where('state', '!=', 'queued')
+    .execute()
+  await sagaPoke(tx, `cancel ${resource}`)
 }
 
 /** Tells the saga that runs on this resource, in whatever process, that rows it waits for have changed. */

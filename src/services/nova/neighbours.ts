@@ -47,6 +47,25 @@ export interface Owner {
   userId: string
 }
 
+/** A port of a server, as its interfaces show it. */
+export interface Interface {
+  portId: string
+  networkId: string
+  mac: string
+  state: string
+  fixedIps: { subnet_id: string; ip_address: string }[]
+}
+
+/** An image that Nova makes. */
+export interface ImageMade {
+  name: string
+  projectId: string
+  format: string
+  minDisk: number
+  minRam: number
+  properties: Record<string, string>
+}
+
 export interface ImageFound extends ImageKept {
   status: string
 }
@@ -180,6 +199,17 @@ export const neighbours = {
     return [...groups.values()].sort((a, b) => a.name.localeCompare(b.name))
   },
 
+  /** The ports of a server as its interfaces show them. */
+  async interfaces(db: Query, serverId: string): Promise<Interface[]> {
+    return ((await neutron.portsOfServers(db, [serverId])).get(serverId) ?? []).map(port => ({
+      portId: port.id,
+      networkId: port.networkId,
+      mac: port.macAddress,
+      state: port.status,
+      fixedIps: port.fixedIps.map(({ subnetId, ip }) => ({ subnet_id: subnetId, ip_address: ip })),
+    }))
+  },
+
   /** Makes and binds a server's ports on a host, which wake the server's saga when they are wired. */
   async portsTake(
     env: Env,
@@ -200,8 +230,23 @@ export const neighbours = {
       await neutron.portBind(env, tx, id, binding)
       order.push(id)
     }
-    const kept = (await nicsOf(tx, [owner.serverId], ours, tags)).get(owner.serverId) ?? []
+    const kept = ((await nicsOf(tx, [owner.serverId], ours, tags)).get(owner.serverId) ?? []).filter(nic =>
+      order.includes(nic.portId),
+    )
     return kept.sort((a, b) => order.indexOf(a.portId) - order.indexOf(b.portId))
+  },
+
+  /** Binds a server's ports to another host; `wake` is told when they are wired there. */
+  async portsMove(env: Env, tx: Tx, serverId: string, host: string, zone: string, wake: string): Promise<void> {
+    const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
+    const binding = { host, deviceId: serverId, deviceOwner: `compute:${zone}`, wake }
+    for (const { id } of ports) await neutron.portBind(env, tx, id, binding)
+  },
+
+  /** Takes a server's ports from their host; they stay the server's. */
+  async portsRest(env: Env, tx: Tx, serverId: string): Promise<void> {
+    const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
+    for (const { id } of ports) await neutron.portUnbind(env, tx, id, { keepDevice: true })
   },
 
   /** Adds a group to all ports of a server or takes it away. Throws notFound for an unknown group. */
@@ -243,12 +288,43 @@ export const neighbours = {
     return ports.every(port => port.status === 'ACTIVE' || !port.adminStateUp)
   },
 
-  /** Deletes the ports that nova made for a server, and frees the others. */
-  async portsRelease(env: Env, tx: Tx, serverId: string, nics: readonly NicKept[]): Promise<void> {
+  /** Deletes the ports that nova made for a server, and frees the others; `only` one of them. */
+  async portsRelease(env: Env, tx: Tx, serverId: string, nics: readonly NicKept[], only?: string): Promise<void> {
     const ours = new Set(nics.filter(nic => nic.ours).map(nic => nic.portId))
     const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
-    for (const { id } of ports) await (ours.has(id) ? neutron.portDelete(env, tx, id) : neutron.portUnbind(env, tx, id))
+    for (const { id } of ports.filter(port => only === undefined || port.id === only))
+      await (ours.has(id) ? neutron.portDelete(env, tx, id) : neutron.portUnbind(env, tx, id))
   },
+
+  /** A new image of a project that waits for its bytes. Returns its id. */
+  async imageNew(tx: Tx, image: ImageMade): Promise<string> {
+    const { id } = await glance.imageRegister(tx, {
+      name: image.name,
+      owner: image.projectId,
+      visibility: 'private',
+      disk_format: image.format,
+      container_format: 'bare',
+      min_disk: image.minDisk,
+      min_ram: image.minRam,
+      properties: image.properties,
+    })
+    return id
+  },
+
+  /** Gives an image its bytes. Does nothing for one that has them. Throws notFound where the image is gone, and what Glance refuses. */
+  async imageUpload(env: Env, id: string, bytes: () => Promise<{ size: number; bytes: AsyncIterable<Buffer> }>): Promise<void> {
+    const image = await glance.imageAny(env.db.read, id)
+    if (image.status === 'active') return
+    const { size, bytes: stream } = await bytes()
+    await glance.imageFill(env, image, stream, undefined, size)
+  },
+
+  /** Removes an image that Nova made. Fine when it is gone. */
+  imageRemove: (tx: Tx, id: string): Promise<void> => glance.imageRemove(tx, id),
+
+  /** The images of a project with these properties, the newest first. */
+  imagesWith: async (db: Query, projectId: string, properties: Record<string, string>): Promise<string[]> =>
+    (await glance.imagesWith(db, projectId, properties)).map(image => image.id),
 
   /** The bytes of an image, for a host that runs a server of it. */
   async imageBytes(env: Env, id: string): Promise<{ size: number | null; bytes: AsyncIterable<Uint8Array> }> {

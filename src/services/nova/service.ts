@@ -5,23 +5,40 @@ import type { Saga } from '#kit/saga/index.ts'
 import type { Service } from '#kit/service.ts'
 import { instanceActionRoutes } from './actions/list.routes.ts'
 import { operate } from './actions/operation.ts'
+import { rebuildRoutes } from './actions/rebuild.routes.ts'
 import { actionRoutes } from './actions/routes.ts'
+import { snapshotRoutes } from './actions/snapshot.routes.ts'
+import { snapshotServer } from './actions/snapshot.saga.ts'
 import { novaAudit } from './audit.ts'
 import { consoleUpgrade } from './consoles/proxy.ts'
 import { consoleRoutes } from './consoles/routes.ts'
 import { discoveryRoutes } from './discovery.routes.ts'
+import { eventRoutes } from './events.routes.ts'
 import { flavorAccessRoutes } from './flavors/access.routes.ts'
 import { flavorRoutes } from './flavors/routes.ts'
 import { flavorSpecRoutes } from './flavors/specs.routes.ts'
 import { aggregateAndZoneRoutes } from './hosts/aggregates.routes.ts'
+import { hostRoutes } from './hosts/hosts.routes.ts'
 import { hypervisorRoutes } from './hosts/hypervisors.routes.ts'
 import { serviceRoutes } from './hosts/services.routes.ts'
 import { controllerServices } from './hosts/store.ts'
 import { hostVerbs } from './hosts/verbs.ts'
+import { interfaceRoutes } from './interfaces/routes.ts'
 import { keypairRoutes } from './keypairs/routes.ts'
 import { metadataServed } from './metadata/serve.ts'
 import { migrations } from './migrations/index.ts'
+import { moveRoutes } from './moves/actions.routes.ts'
+import { confirmMove, moveServer, revertMove } from './moves/cold.saga.ts'
+import { evacuateServer } from './moves/evacuate.saga.ts'
+import { migrationRoutes } from './moves/list.routes.ts'
+import { liveMigrate } from './moves/live.saga.ts'
+import { shelveServer, unshelveServer } from './moves/shelve.saga.ts'
 import { policies } from './policy.ts'
+import { goneRoutes } from './proxies/gone.routes.ts'
+import { groupProxyRoutes } from './proxies/groups.routes.ts'
+import { imageProxyRoutes } from './proxies/images.routes.ts'
+import { networkProxyRoutes } from './proxies/networks.routes.ts'
+import { volumeRoutes } from './proxies/volumes.routes.ts'
 import { quotaRoutes } from './quotas/routes.ts'
 import { createServer } from './servers/create.saga.ts'
 import { deleteServer } from './servers/delete.saga.ts'
@@ -30,6 +47,7 @@ import { serverListRoutes } from './servers/list.routes.ts'
 import { serverPartRoutes } from './servers/parts.routes.ts'
 import { serverRoutes } from './servers/routes.ts'
 import { novaSettings } from './settings.ts'
+import { usageRoutes } from './usage.routes.ts'
 import { microversions } from './versions.ts'
 import { wire } from './wire.ts'
 
@@ -44,12 +62,39 @@ const routes: Route[] = [
   ...serverPartRoutes,
   ...serverGroupRoutes,
   ...actionRoutes,
+  ...rebuildRoutes,
+  ...snapshotRoutes,
+  ...moveRoutes,
+  ...migrationRoutes,
   ...instanceActionRoutes,
   ...consoleRoutes,
   ...serviceRoutes,
   ...aggregateAndZoneRoutes,
   ...hypervisorRoutes,
   ...quotaRoutes,
+  ...usageRoutes,
+  ...interfaceRoutes,
+  ...volumeRoutes,
+  ...eventRoutes,
+  ...hostRoutes,
+  ...networkProxyRoutes,
+  ...groupProxyRoutes,
+  ...imageProxyRoutes,
+  ...goneRoutes,
+]
+
+const sagas = [
+  createServer,
+  deleteServer,
+  operate,
+  snapshotServer,
+  moveServer,
+  confirmMove,
+  revertMove,
+  liveMigrate,
+  evacuateServer,
+  shelveServer,
+  unshelveServer,
 ]
 
 /** A URL may name a project: it must be the token's. */
@@ -81,7 +126,7 @@ export const nova: Service = {
   migrations,
   settings: novaSettings,
   audit: novaAudit,
-  sagas: [createServer, deleteServer, operate] as unknown as Saga<never>[],
+  sagas: sagas as unknown as Saga<never>[],
   hostVerbs: [...hostVerbs, metadataServed],
   upgrade: consoleUpgrade,
   async start(env) {

@@ -54,6 +54,8 @@ interface DiskBase {
   serial?: string
   limits?: DiskLimits
   readOnly?: boolean
+  /** A disk that comes from elsewhere: where its file is missing here it is made of these bytes, whole, in place of what `kind` says. */
+  content?: ImageRef
 }
 
 /** A disk of the guest. All but `volume` live and die with the guest on this host. */
@@ -112,6 +114,8 @@ export interface GuestSpec {
   /** For people: the process name. */
   name: string
   power: Power
+  /** Memory that a guest brings from its old host: a guest that is new here and wanted `suspended` is suspended with it. */
+  memory?: ImageRef
   vcpus: number
   memoryMb: number
   topology?: { sockets: number; cores: number; threads: number }

@@ -144,12 +144,14 @@ export interface BuildAsked {
 /** Where a server was, while a resize or migration waits for confirmation. */
 export interface ResizeKept {
   migrationId: number
+  /** Under which the migration holds the room there. */
+  uuid: string
   host: string
   node: string
+  zone: string
   flavor: FlavorKept
   vmState: string
-  /** The disks are still on the old host. */
-  diskConfig?: string
+  diskConfig: string
 }
 
 export interface ServersTable {

@@ -104,8 +104,8 @@ export async function computeCloud(t: TestContext, names: string[] = ['host1']) 
 /** Compute and all that it stands on. */
 const BELOW = [keystone, placement, glance, neutron, nova]
 
-/** A world for tests of one saga: a database, a pretended host, a row of a server. */
-export async function sagaWorld() {
+/** A world for tests of one saga: a database, pretended hosts (`host` is the first), a row of a server. */
+export async function sagaWorld(names: readonly [string, ...string[]] = ['host1']) {
   const closers: (() => unknown)[] = []
   const late = { after: (fn: () => unknown) => void closers.push(fn) }
   const db = await testDb(
@@ -124,10 +124,13 @@ export async function sagaWorld() {
     const stop = await service.start?.(env)
     if (stop) closers.push(stop)
   }
-  const host = await fakeHost(hosts, 'host1')
+  const fakes: FakeHost[] = []
+  for (const name of names) fakes.push(await fakeHost(hosts, name))
+  const host = fakes[0]!
   return {
     env,
     host,
+    hosts: fakes,
     /** Writes a server's row and starts a saga for it. */
     serverStart: <A extends { serverId: string; requestId: string }>(
       id: string,
@@ -151,7 +154,7 @@ export async function sagaWorld() {
       return rows[0]!.used
     },
     async close() {
-      await host.close()
+      for (const fake of fakes) await fake.close()
       await hosts.close()
       for (const close of closers.reverse()) await close()
     },

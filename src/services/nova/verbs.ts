@@ -54,6 +54,8 @@ export interface SnapshotInfo {
 export const snapshot = verb<Id & { disk: string; format?: 'qcow2' | 'raw'; quiesce?: boolean }, SnapshotInfo>('nova.snapshot', {
   deadline: 3600,
 })
+/** The memory of a suspended guest, for the host that it moves to. Only such a host can read it. */
+export const memoryOut = verb<Id, { size: number }>('nova.memory-out', { deadline: 3600 })
 export const rescue = verb<Id & { rescue: Rescue }, Guest>('nova.rescue', { deadline: 600, idempotent: true })
 export const unrescue = verb<Id, Guest>('nova.unrescue', { deadline: 300, idempotent: true })
 export const setPassword = verb<Id & { user: string; password: string }, Record<string, never>>('nova.set-password', {

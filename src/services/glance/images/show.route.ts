@@ -1,11 +1,9 @@
-import { emit } from '#kit/events.ts'
 import { forbidden, notFound } from '#kit/fault.ts'
 import { route } from '#kit/http/route.ts'
-import { imageDeleted } from '../events.ts'
 import { fileRemove } from '../files/index.ts'
 import { stagingFolder, storesOf } from '../stores.ts'
 import { imageShown } from './show.ts'
-import { imageFetch, imageUpdate } from './store.ts'
+import { imageFetch, imageRemove, imageUpdate } from './store.ts'
 
 export const imageShow = route({
   method: 'GET',
@@ -25,8 +23,7 @@ export const imageDelete = route({
     const image = await env.db.tx(async tx => {
       const row = await imageFetch(tx, ctx, params.id!, { lock: true })
       if (row.protected) throw forbidden(`Image ${row.id} is protected and cannot be deleted.`)
-      await tx.deleteFrom('glance.images').where('id', '=', row.id).execute()
-      await emit(tx, imageDeleted, { id: row.id })
+      await imageRemove(tx, row.id)
       return row
     })
     // Files that this process does not live to remove are found by the sweep.

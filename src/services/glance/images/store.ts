@@ -3,7 +3,9 @@
 import { randomUUID } from 'node:crypto'
 import type { Context } from '#kit/context.ts'
 import { attempt, isDuplicate, json, type Query, type RawBuilder, sql, type Tx } from '#kit/db/index.ts'
+import { emit } from '#kit/events.ts'
 import { conflict, notFound } from '#kit/fault.ts'
+import { imageDeleted } from '../events.ts'
 import { quotaEnforce } from '../quotas.ts'
 import type { Image } from './view.ts'
 
@@ -92,6 +94,32 @@ export async function imageUpdate(tx: Tx, id: string, change: Partial<Image>): P
     .where('id', '=', id)
     .returningAll()
     .executeTakeFirst()
+  if (!row) throw noImage(id)
+  return row
+}
+
+/** Removes an image, protected or not; its files are found by the sweep unless the caller removes them. Fine when there is none. */
+export async function imageRemove(tx: Tx, id: string): Promise<void> {
+  const row = await tx.deleteFrom('glance.images').where('id', '=', id).returning('id').executeTakeFirst()
+  if (row) await emit(tx, imageDeleted, { id })
+}
+
+/** Unprotected images of a project that have these properties, the newest first. */
+export async function imagesWith(q: Query, owner: string, properties: Record<string, string>): Promise<Image[]> {
+  return q
+    .selectFrom('glance.images')
+    .selectAll()
+    .where('owner', '=', owner)
+    .where('protected', '=', false)
+    .where(sql<boolean>`properties @> ${json(properties)}`)
+    .orderBy('created_at', 'desc')
+    .orderBy('id')
+    .execute()
+}
+
+/** An image by id, whosever it is, for services that act by themselves. Throws notFound. */
+export async function imageAny(q: Query, id: string): Promise<Image> {
+  const row = await q.selectFrom('glance.images').selectAll().where('id', '=', id).executeTakeFirst()
   if (!row) throw noImage(id)
   return row
 }

@@ -27,7 +27,7 @@ async function rebuilt(doing: Doing) {
   const { env, host, server, signal, key, options } = doing
   await call(env, host, destroy, { id: server.id }, { signal, key: `${key}/destroy` })
   const adminPassword = typeof options.adminPassword === 'string' ? options.adminPassword : undefined
-  const spec = guestSpec(server, { power: options.stopped === true ? 'off' : 'running', adminPassword })
+  const spec = guestSpec(server, { adminPassword })
   return call(env, host, ensure, spec, { signal, key, deadline: 1800 })
 }
 

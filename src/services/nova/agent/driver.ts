@@ -65,6 +65,8 @@ export interface ComputeDriver {
 
   /** The disk's content at this instant, whole (no backing file). `quiesce` freezes the guest's file systems by its agent meanwhile. */
   snapshot(id: string, disk: string, options?: Options & { format?: 'qcow2' | 'raw'; quiesce?: boolean }): Promise<SnapshotStream>
+  /** The memory that a suspended guest was saved with. conflict for a guest that is not suspended. */
+  memoryOut(id: string): Promise<{ size: number; stream: AsyncIterable<Uint8Array> }>
   rescue(id: string, rescue: Rescue, options?: Options): Promise<Guest>
   unrescue(id: string, options?: Options): Promise<Guest>
   /** By the guest agent: conflict when it does not answer. */

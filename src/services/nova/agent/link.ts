@@ -178,6 +178,10 @@ function served(driver: ComputeDriver, poked: (id?: string) => Promise<void>): S
       const shot = await driver.snapshot(id, disk, { format, quiesce, signal })
       return streamed({ format: shot.format, size: shot.size, virtualSize: shot.virtualSize }, closing(shot))
     }),
+    serve(verbs.memoryOut, async ({ id }) => {
+      const { size, stream } = await driver.memoryOut(id)
+      return streamed({ size }, stream)
+    }),
     serve(verbs.rescue, ({ id, rescue }, { signal }) => driver.rescue(id, rescue, { signal })),
     serve(verbs.unrescue, ({ id }, { signal }) => driver.unrescue(id, { signal })),
     serve(verbs.setPassword, ({ id, user, password }, { signal }) =>

@@ -1,14 +1,16 @@
 /** What compute hosts ask of controllers: what they should have, image bytes; and what they report. The host is whom the link proved. */
 import { type Query, sql, type Tx } from '#kit/db/index.ts'
 import { forbidden } from '#kit/fault.ts'
-import { type Served, type Serving, serve, streamed } from '#kit/link/index.ts'
+import { callStream, type Served, type Serving, serve, streamed } from '#kit/link/index.ts'
 import type { Env } from '#kit/service.ts'
 import { guestSpec } from '../guests/spec.ts'
+import { MEMORY, movedParts } from '../moves/place.ts'
+import { IN_PROGRESS } from '../moves/store.ts'
 import { neighbours } from '../neighbours.ts'
 import { powerNumber } from '../servers/states.ts'
 import { serverLock, serverResource, serverUpdate } from '../servers/store.ts'
 import type { Guest } from '../spec.ts'
-import { type Desired, type DesiredArgs, desired, imageOpen, type Report, report } from '../verbs.ts'
+import { type Desired, type DesiredArgs, desired, imageOpen, memoryOut, type Report, report, snapshot } from '../verbs.ts'
 import { hostReport } from './store.ts'
 
 type On = Serving<Env>
@@ -91,6 +93,8 @@ async function guestSeen(tx: Tx, host: string, guest: Guest): Promise<void> {
 
 /** The bytes of an image, for a host that has a server of it. */
 async function imageOpened({ imageId }: { imageId: string }, { env, host }: On) {
+  const moved = movedParts(imageId)
+  if (moved) return movedBytes(env, host, moved)
   const user = await env.db.read
     .selectFrom('nova.servers')
     .select('id')
@@ -103,6 +107,25 @@ async function imageOpened({ imageId }: { imageId: string }, { env, host }: On) 
   if (!user) throw forbidden(`No server of host ${host} uses image ${imageId}.`)
   const { size, bytes } = await neighbours.imageBytes(env, imageId)
   return streamed({ size }, bytes)
+}
+
+/** A disk, or the memory, of a server that is on its way to the asking host: its old host gives it. */
+async function movedBytes(env: Env, host: string, { uuid, name }: { uuid: string; name: string }) {
+  const move = await env.db.read
+    .selectFrom('nova.migrations')
+    .select(['server_id', 'source_compute'])
+    .where('uuid', '=', uuid)
+    .where('dest_compute', '=', host)
+    .where('status', 'in', IN_PROGRESS)
+    .executeTakeFirst()
+  if (!move?.source_compute) throw forbidden(`No server moves to host ${host} by migration ${uuid}.`)
+  const from = move.source_compute
+  const id = move.server_id
+  const { result, body } =
+    name === MEMORY
+      ? await callStream(env, from, memoryOut, { id })
+      : await callStream(env, from, snapshot, { id, disk: name, format: 'qcow2' })
+  return streamed({ size: result.size }, body)
 }
 
 export const hostVerbs: Served<Env>[] = [serve(desired, desiredOf), serve(report, reported), serve(imageOpen, imageOpened)]

@@ -82,7 +82,8 @@ function boot(run: Run, { serverId, adminPassword }: CreateArgs, host: string, s
   )
 }
 
-const wired = async (env: Env, nics: readonly { portId: string }[]): Promise<boolean> =>
+/** Whether these ports are wired on their host. */
+export const wired = async (env: Env, nics: readonly { portId: string }[]): Promise<boolean> =>
   nics.length === 0 ||
   neighbours.portsWired(
     env.db.read,
@@ -113,18 +114,7 @@ async function finish(
   host: string,
   booted: { power: number; wired: boolean },
 ): Promise<void> {
-  const { env } = run
-  const seconds = env.config.of(novaSettings).vif_plugging_timeout
-  if (!booted.wired && seconds > 0) {
-    await run.until(
-      'wire',
-      async db => {
-        const server = await serverRow(db, serverId)
-        return server && (await wired(env, server.nics)) ? true : undefined
-      },
-      { deadline: seconds },
-    )
-  }
+  if (!booted.wired) await wire(run, serverId)
   run.ifDone(async tx => {
     await serverUpdate(tx, serverId, {
       vm_state: 'active',
@@ -135,6 +125,21 @@ async function finish(
     })
     await actionEnd(tx, serverId, requestId, { event: 'compute__do_build_and_run_instance', host })
   })
+}
+
+/** The step that waits until a server's ports are wired where they are bound. */
+export async function wire(run: Run, serverId: string): Promise<void> {
+  const { env } = run
+  const seconds = env.config.of(novaSettings).vif_plugging_timeout
+  if (seconds === 0) return
+  await run.until(
+    'wire',
+    async db => {
+      const server = await serverRow(db, serverId)
+      return server && (await wired(env, server.nics)) ? true : undefined
+    },
+    { deadline: seconds },
+  )
 }
 
 /** The fault of a failed build: which step, and the words of whoever refused. */

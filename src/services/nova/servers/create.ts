@@ -47,7 +47,7 @@ interface Draft {
 
 const REASONS_400 = new Set(['notFound'])
 /** What is not there is the request's mistake here, not the URL's. */
-async function named<T>(found: Promise<T>, message?: string): Promise<T> {
+export async function named<T>(found: Promise<T>, message?: string): Promise<T> {
   try {
     return await found
   } catch (error) {

@@ -2,6 +2,7 @@
 import { emit, event } from '#kit/events.ts'
 import { saga } from '#kit/saga/index.ts'
 import { actionEnd } from '../actions/store.ts'
+import { migrationSet } from '../moves/store.ts'
 import { neighbours } from '../neighbours.ts'
 import { leave } from './create.saga.ts'
 import { serverBury, serverRow } from './store.ts'
@@ -27,6 +28,11 @@ export const deleteServer = saga<DeleteArgs>(
       if (!row) return
       await neighbours.portsRelease(run.env, tx, serverId, row.nics)
       await neighbours.release(tx, serverId)
+      if (row.resize) {
+        await neighbours.release(tx, row.resize.uuid)
+        await migrationSet(tx, row.resize.migrationId, { status: 'confirmed' })
+      }
+      if (row.shelved_image) await neighbours.imageRemove(tx, row.shelved_image)
       await tx.deleteFrom('nova.console_tokens').where('server_id', '=', serverId).execute()
       await serverBury(tx, serverId)
       await actionEnd(tx, serverId, requestId, { event: 'compute_terminate_instance', host: row.host })

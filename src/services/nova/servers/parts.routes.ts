@@ -243,17 +243,6 @@ const addressRoutes: Route[] = [
 
 const nicsOf = async (db: OnServer['db'], server: Server) => (await neighbours.nicsNow(db, [server])).get(server.id) ?? []
 
-const securityGroups = route({
-  method: 'GET',
-  path: '/servers/:id/os-security-groups',
-  policy: 'os_compute_api:os-security-groups:list',
-  query: query({}, V.flavorName),
-  target: serverTarget,
-  async handle({ db, target }) {
-    return { security_groups: await neighbours.securityGroupsOf(db, target.id) }
-  },
-})
-
 const passwordRoutes: Route[] = [
   route({
     method: 'GET',
@@ -380,7 +369,6 @@ export const serverPartRoutes: Route[] = [
   ...metadataRoutes,
   ...tagRoutes,
   ...addressRoutes,
-  securityGroups,
   ...passwordRoutes,
   diagnosticsRoute,
   topologyRoute,

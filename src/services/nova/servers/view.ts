@@ -99,8 +99,8 @@ export interface ShowOptions {
   brief?: boolean
   /** The ids of its server groups; in answers about one server. */
   groups?: string[]
-  /** A rebuild shows user data by rules of its own. */
-  withoutUserData?: boolean
+  /** The answer to a rebuild: it shows key and user data from the versions on in which a rebuild can change them. */
+  rebuilt?: boolean
 }
 
 /** A server with everything. */
@@ -130,26 +130,32 @@ export function serverView(server: Server, viewing: Viewing, options: ShowOption
   }
   if (server.fault && FAULTY.has(status)) view.fault = faultShown(server.fault, viewing.isAdmin)
   if (PROGRESSING.has(status)) view.progress = server.progress
-  if (!options.brief) addExtensions(view, server, viewing, options)
+  if (!options.brief) addExtensions(view, server, viewing)
+  if (options.rebuilt) addRebuilt(view, server, version)
   addByVersion(view, server, viewing, options)
   return view
 }
 
-function addExtensions(view: Record<string, unknown>, server: Server, viewing: Viewing, options: ShowOptions): void {
+function addRebuilt(view: Record<string, unknown>, server: Server, version: number): void {
+  if (version >= V.rebuildKey) view.key_name = server.key_name
+  if (version >= V.noPersonality) view.user_data = server.user_data
+}
+
+function addExtensions(view: Record<string, unknown>, server: Server, viewing: Viewing): void {
   view['OS-EXT-AZ:availability_zone'] = server.availability_zone ?? ''
   view.config_drive = server.config_drive ? 'True' : ''
   view.key_name = server.key_name
   view['OS-SRV-USG:launched_at'] = server.launched_at && bareTime(server.launched_at)
   view['OS-SRV-USG:terminated_at'] = server.terminated_at && bareTime(server.terminated_at)
   if (server.security_groups.length > 0) view.security_groups = server.security_groups.map(({ name }) => ({ name }))
-  if (viewing.extended) addInner(view, server, viewing.version, options)
+  if (viewing.extended) addInner(view, server, viewing.version)
   view['OS-EXT-STS:task_state'] = server.task_state
   view['OS-EXT-STS:vm_state'] = server.vm_state
   view['OS-EXT-STS:power_state'] = server.power_state
   view['os-extended-volumes:volumes_attached'] = []
 }
 
-function addInner(view: Record<string, unknown>, server: Server, version: number, options: ShowOptions): void {
+function addInner(view: Record<string, unknown>, server: Server, version: number): void {
   view['OS-EXT-SRV-ATTR:host'] = server.host
   view['OS-EXT-SRV-ATTR:instance_name'] = instanceName(server)
   view['OS-EXT-SRV-ATTR:hypervisor_hostname'] = server.node
@@ -160,7 +166,7 @@ function addInner(view: Record<string, unknown>, server: Server, version: number
   view['OS-EXT-SRV-ATTR:ramdisk_id'] = server.image?.properties.ramdisk_id ?? ''
   view['OS-EXT-SRV-ATTR:reservation_id'] = server.reservation_id
   view['OS-EXT-SRV-ATTR:root_device_name'] = server.root_device_name
-  if (!options.withoutUserData) view['OS-EXT-SRV-ATTR:user_data'] = server.user_data
+  view['OS-EXT-SRV-ATTR:user_data'] = server.user_data
 }
 
 function addByVersion(view: Record<string, unknown>, server: Server, viewing: Viewing, options: ShowOptions): void {

@@ -90,7 +90,7 @@ function boot(guest: Pretended): void {
 function converge(world: MemoryWorld, guest: Pretended): void {
   const { power } = guest.spec
   const had = guest.power
-  if (power === 'suspended' && (had === 'off' || had === 'crashed')) {
+  if (power === 'suspended' && (had === 'off' || had === 'crashed') && !guest.spec.memory) {
     guest.spec = { ...guest.spec, power: 'off' }
     settle(world, guest, 'off', 'there was nothing to suspend: the guest did not run')
     return
@@ -307,6 +307,11 @@ export function memoryDriver(options: MemoryOptions): ComputeDriver {
           close: async () => undefined,
         }
       })
+    },
+    async memoryOut(id) {
+      mustBe(here(id), 'suspended')
+      const bytes = Buffer.from(`memory of ${id}`)
+      return { size: bytes.length, stream: once(bytes) }
     },
     async rescue(id, rescue, opts = {}) {
       const guest = here(id)

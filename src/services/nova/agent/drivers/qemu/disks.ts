@@ -5,7 +5,7 @@ import { chmod, chown, open, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { BlockSource } from '#host/qemu/argv.ts'
 import { configDriveMake } from '#host/qemu/configdrive.ts'
-import { imgCreate, imgInfo, imgResize } from '#host/qemu/img.ts'
+import { imgConvert, imgCreate, imgInfo, imgResize } from '#host/qemu/img.ts'
 import { withPackage } from '#host/qemu/probe.ts'
 import { run } from '#host/run.ts'
 import { badRequest, unavailable } from '#kit/fault.ts'
@@ -42,6 +42,11 @@ export async function diskMake(place: DiskPlace, disk: Disk, options: Options = 
 }
 
 async function fill(place: DiskPlace, disk: Exclude<Disk, { kind: 'volume' }>, path: string, { signal }: Options): Promise<void> {
+  if (disk.content) {
+    const { path: from, format } = await place.images.get(disk.content, { signal })
+    await withPackage(imgConvert({ path: from, format }, { path, format: disk.kind === 'image' ? 'qcow2' : 'raw' }, { signal }))
+    return
+  }
   switch (disk.kind) {
     case 'image': {
       const base = await place.images.get(disk.image, { signal })

@@ -15,7 +15,7 @@ import { plugTaps, resizeNode } from './hotplug.ts'
 import { type Host, type Live, liveOf, note, view } from './live.ts'
 import { machineDisk, RESCUE_DISK } from './machine.ts'
 import { attach, consoleTail, converge, destroyGuest, mend, mustBe, orderlyStop } from './power.ts'
-import { dropSaved } from './saved.ts'
+import { dropSaved, savedMemory } from './saved.ts'
 import { askAgent, freeze, snapshotDisk, thaw } from './snapshot.ts'
 import { endProcess, findProcess, ownSocket } from './start.ts'
 
@@ -246,6 +246,10 @@ export function qemuDriver(options: QemuOptions): ComputeDriver {
       })
     },
 
+    async memoryOut(id) {
+      const live = here(id)
+      return queued(live, undefined, () => savedMemory(host(), live))
+    },
     async rescue(id, rescue, { signal } = {}) {
       const live = here(id)
       return queued(live, signal, async either => {

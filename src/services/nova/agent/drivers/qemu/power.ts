@@ -12,7 +12,7 @@ import { conflict, reason } from '#kit/fault.ts'
 import { interrupt, queued } from '../../queue.ts'
 import { syncDevices } from './hotplug.ts'
 import { type Host, type Live, note } from './live.ts'
-import { dropSaved, endMigration, loadGuest, suspendGuest } from './saved.ts'
+import { bringMemory, dropSaved, endMigration, loadGuest, suspendGuest } from './saved.ts'
 import { thaw } from './snapshot.ts'
 import {
   clearLeftovers,
@@ -166,6 +166,8 @@ async function convergeSuspended(host: Host, live: Live, qmp: Qmp | undefined, s
   if (!qmp) {
     await endProcess(host, live)
     await makeFiles(host, live, signal)
+    const { memory } = live.record.spec
+    if (memory) return bringMemory(host, live, memory, signal)
     const spec = { ...live.record.spec, power: 'off' as const }
     return note(host, live, { spec, power: 'off', reason: 'there was nothing to suspend: the guest did not run' })
   }

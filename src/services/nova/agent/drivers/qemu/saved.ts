@@ -4,11 +4,12 @@
 // When a saved state counts: from `saved: true` in the record (the stream is whole and on disk) until `saved: false`, which is written before
 // the resumed guest runs its first instruction: after that its disks have moved on, and the old memory would destroy them.
 import { createReadStream } from 'node:fs'
-import { chmod, chown, open, rename, rm } from 'node:fs/promises'
+import { chmod, chown, copyFile, open, rename, rm, stat } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { pipeline } from 'node:stream/promises'
 import { connectWhenThere, type Qmp, type QmpEvent } from '#host/qemu/qmp.ts'
 import { conflict, internal, reason } from '#kit/fault.ts'
+import type { ImageRef } from '../../../spec.ts'
 import { type Host, type Live, note } from './live.ts'
 import { endProcess, ownSocket } from './start.ts'
 
@@ -95,6 +96,30 @@ export async function loadGuest(host: Host, live: Live, qmp: Qmp, signal: AbortS
     socket.destroy()
   }
   await dropSaved(host, live)
+}
+
+/** The saved state of a suspended guest, for the host that it moves to. Faults: conflict where there is none. */
+export async function savedMemory(host: Host, live: Live): Promise<{ size: number; stream: AsyncIterable<Uint8Array> }> {
+  if (!live.record.saved) throw conflict(`Guest ${live.id} is ${live.record.power}; it must be suspended.`)
+  const path = host.store.paths(live.id).saved
+  return { size: (await stat(path)).size, stream: createReadStream(path, { highWaterMark: 1 << 20 }) }
+}
+
+/** Takes over the saved state of a guest that was suspended on another host. */
+export async function bringMemory(host: Host, live: Live, memory: ImageRef, signal: AbortSignal): Promise<void> {
+  const paths = host.store.paths(live.id)
+  const aside = `${paths.saved}.new`
+  const { path } = await host.images.get(memory, { signal })
+  await copyFile(path, aside)
+  const file = await open(aside, 'r+')
+  try {
+    await file.chmod(0o600)
+    await file.datasync()
+  } finally {
+    await file.close()
+  }
+  await rename(aside, paths.saved)
+  await note(host, live, { saved: true, power: 'suspended', reason: undefined })
 }
 
 /** Forgets a saved state. First the record, then the file. */
