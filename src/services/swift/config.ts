@@ -52,6 +52,10 @@ export const swiftSettings = settings(
     encryption_key: Optional(
       String({ minLength: 44, description: 'Base64 of at least 32 bytes: objects are encrypted at rest under it.' }),
     ),
+    auto_shard: Boolean({
+      default: false,
+      description: 'Split every container of a million objects; else only those with X-Container-Sharding.',
+    }),
     read_only: Boolean({ default: false, description: 'Refuse all writes.' }),
     reserve: Number({
       default: 0.01,

@@ -1,5 +1,6 @@
 /** The daemons of a host, in one list. */
 import { accountReaper } from './account/reaper.ts'
+import { containerSharder } from './container/sharder.ts'
 import { containerSyncDaemon } from './container/sync.ts'
 import { containerUpdater, containerUpdaterQuick } from './container/updater.ts'
 import type { Daemon } from './daemons.ts'
@@ -26,6 +27,7 @@ export const allDaemons = ({
   objectUpdater(quick),
   objectExpirer(quick),
   containerSyncDaemon(quick),
+  containerSharder(quick),
   accountReaper(quick * 10),
   dbReplicator('account', quick),
   dbReplicator('container', quick),

@@ -12,6 +12,7 @@ import type { Who } from './http/message.ts'
 import type { Policy } from './policies.ts'
 import type { Realm } from './proxy/site.ts'
 import { evenRing } from './ring/ring.ts'
+import { DEFAULTS } from './settings.ts'
 import { type Alone, startAlone } from './standalone.ts'
 import type { deviceHere } from './start.ts'
 
@@ -60,6 +61,7 @@ export async function start(env: Env): Promise<() => Promise<void>> {
       currentRealm: options.current_realm ?? (options.realms.length ? null : 'realm1/name1'),
       storageDomain: options.storage_domain ?? null,
       readOnly: options.read_only,
+      sharding: { ...DEFAULTS.sharding, auto: options.auto_shard },
       encryption: key ? { secrets: { default: key }, active: 'default' } : null,
       s3: {
         region: options.region,

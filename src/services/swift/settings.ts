@@ -22,6 +22,7 @@ export const DEFAULTS: ProxySettings = {
   containerRates: [],
   encryption: null,
   etagQuoter: false,
+  sharding: { auto: false, threshold: 1_000_000, rowsPerShard: 500_000, shrinkPoint: 0.1 },
   s3: null,
   segmentLimits: { maxManifestSegments: 1000, maxManifestSize: 8 * 1024 * 1024, minSegmentSize: 1 },
   bulk: { maxExtract: 10000, maxDeletes: 10000, maxFailed: 1000 },

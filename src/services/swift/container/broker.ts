@@ -23,6 +23,7 @@ import {
   syncPoints,
 } from '../db/handle.ts'
 import { iso } from '../timestamp.ts'
+import { followState, mergeRanges, type ShardRange } from './ranges.ts'
 
 export interface ObjectRow {
   rowid?: number
@@ -59,7 +60,7 @@ export interface ContainerInfo {
   policies: { policy: number; object_count: number; bytes_used: number }[]
   max_row: number
   is_deleted: boolean
-  /** `unsharded`, `sharding`, `sharded`, `collapsed`. */
+  /** `unsharded`, `sharding`, `sharded`, `collapsed`: see ranges.ts. */
   state: string
   epoch: string | null
 }
@@ -121,19 +122,19 @@ export function containerInfo(h: Handle): ContainerInfo {
   const policies = h.all<{ policy: number; object_count: number; bytes_used: number }>('SELECT * FROM policy_stat')
   const own = policies.find(stat => stat.policy === row.policy)
   const shards =
-    row.state === 'sharded' || row.state === 'collapsed'
+    row.state === 'sharded'
       ? h.one<{ objects: number; bytes: number }>(
-          "SELECT coalesce(sum(object_count), 0) AS objects, coalesce(sum(bytes_used), 0) AS bytes FROM shard_range WHERE deleted = 0 AND state IN ('active', 'sharding', 'shrinking') AND name <> ?",
+          'SELECT coalesce(sum(object_count), 0) AS objects, coalesce(sum(bytes_used), 0) AS bytes FROM shard_range WHERE deleted = 0 AND name <> ?',
           `${row.account}/${row.container}`,
         )!
       : null
-  const count = shards && row.state === 'sharded' ? shards.objects : (own?.object_count ?? 0)
+  const count = shards ? shards.objects : (own?.object_count ?? 0)
   const max = h.one<{ seq: number }>("SELECT seq FROM sqlite_sequence WHERE name = 'object'")?.seq ?? -1
   return {
     ...row,
     metadata: JSON.parse(row.metadata) as Metadata,
     object_count: count,
-    bytes_used: shards && row.state === 'sharded' ? shards.bytes : (own?.bytes_used ?? 0),
+    bytes_used: shards ? shards.bytes : (own?.bytes_used ?? 0),
     policies,
     max_row: max,
     is_deleted:
@@ -316,6 +317,9 @@ export interface RemoteInfo {
   status_changed_at: string
   policy: number
   metadata: Metadata
+  state?: string
+  epoch?: string | null
+  ranges?: ShardRange[]
 }
 
 /** Takes over the times, policy and metadata of a replica. */
@@ -335,6 +339,8 @@ export function containerMergeInfo(h: Handle, remote: RemoteInfo): void {
     remote.delete_timestamp,
   )
   mergeMetadata(h, 'info', remote.metadata)
+  if (remote.ranges?.length) mergeRanges(h, remote.ranges)
+  followState(h, remote)
 }
 
 /** Notes what the account has been told. */

@@ -161,6 +161,7 @@ async function update(site: DbSite, at: At, req: Req, time: string): Promise<Res
     rows,
     make: at.account.startsWith('.') ? own(at, time) : null,
   })
+  if (there) site.changed.add(at.path)
   return there ? refuse(202) : refuse(404)
 }
 
@@ -173,6 +174,11 @@ async function get(site: DbSite, at: At, req: Req): Promise<Res> {
       ...metadataHeaders(info.metadata),
       'content-type': 'application/json; charset=utf-8',
     })
+  }
+  if (req.headers['x-backend-record-type'] === 'row') {
+    const [row, count] = [Number(req.query.get('row') ?? -1), Number(req.query.get('limit') ?? 1000)]
+    const rows = await site.databases.call('container.since', at.path, { row, count })
+    return reply(200, { 'content-type': 'application/json; charset=utf-8' }, JSON.stringify(rows))
   }
   const shards = await shardListing(site, at, req)
   if (shards) return shards

@@ -1,6 +1,7 @@
 /** Everything that can be asked of an account or container database. Runs in the worker thread; `db/pool.ts` is the way in. */
 import * as account from '../account/broker.ts'
 import * as container from '../container/broker.ts'
+import * as ranges from '../container/ranges.ts'
 import { type Handle, type ListOptions, type Metadata, mergeSyncs, type SyncPoint, syncPoint, syncPoints } from './handle.ts'
 
 /** An operation gets the database (null: there is none) and may make it through `make`. */
@@ -91,6 +92,27 @@ export const operations = {
       point: p.source === undefined ? -1 : syncPoint(h, 'incoming', p.source),
     }
   },
+
+  'shards.ranges': (a: Access, p: { all: boolean }) => (a.h ? ranges.rangesOf(a.h, p.all) : []),
+  /** Ranges told by others; `known`: only what is new of those that are here already. Makes the database of a shard. */
+  'shards.merge': (a: Access, p: { ranges: ranges.ShardRange[]; make: NewContainer | null; policy: number; known: boolean }) => {
+    if (!a.h && !p.make) return false
+    const h =
+      a.h ?? a.use(() => container.containerMake(a.path, p.make!.account, p.make!.container, p.make!.put, p.policy, p.make!.at))
+    const names = p.known ? new Set(ranges.rangesOf(h, true).map(range => range.name)) : null
+    const wanted = names ? p.ranges.filter(range => names.has(range.name)) : p.ranges
+    ranges.mergeRanges(h, wanted)
+    return wanted.length === p.ranges.length
+  },
+  'shards.find': (a: Access, p: { policy: number; lower: string; upper: string; size: number }) =>
+    a.h ? ranges.findRanges(a.h, p.policy, p.lower, p.upper, p.size) : [],
+  'shards.state': (a: Access, p: { state: string; epoch: string }) => a.h && ranges.setState(a.h, p.state, p.epoch),
+  'shards.rows': (a: Access, p: { lower: string; upper: string; row: number; count: number }) =>
+    a.h ? ranges.rowsWithin(a.h, p.lower, p.upper, p.row, p.count) : [],
+  'shards.drop': (a: Access, p: { rows: number[] }) => a.h && ranges.dropRows(a.h, p.rows),
+  'shards.cursor': (a: Access, p: { epoch: string }) => (a.h ? ranges.cursorOf(a.h, p.epoch) : null),
+  'shards.advance': (a: Access, p: { epoch: string; lower: string; upper: string; seen: number }) =>
+    a.h ? ranges.advance(a.h, p.epoch, p, p.seen) : false,
 
   'account.info': (a: Access) => a.h && account.accountInfo(a.h),
   'account.put': (a: Access, p: { account: string; at: string; put: string; metadata: Metadata; limits: MetaLimits }) => {

@@ -27,6 +27,9 @@ interface Package {
     metadata: object
     status?: string
     policy?: number
+    state?: string
+    epoch?: string | null
+    ranges?: object[]
   }
   max_row: number
   /** Absent in the question with which a round begins. */
@@ -71,6 +74,10 @@ async function bring(premises: Premises, pass: Pass, kind: Kind, found: FoundDb,
   const info =
     kind === 'account' ? await databases.call('account.info', found.path) : await databases.call('container.info', found.path)
   if (!info) return true
+  const ranges =
+    'state' in info && info.epoch !== null ? await databases.call('shards.ranges', found.path, { all: true }) : undefined
+  // rows of a sharded container go to its shards only, from each replica by itself: see sharder.ts
+  const isSharded = 'state' in info && (info.state === 'sharding' || info.state === 'sharded')
   const { id, hash, put_timestamp, delete_timestamp, created_at, status_changed_at, metadata } = info
   const base: Package = {
     account: info.account,
@@ -84,7 +91,7 @@ async function bring(premises: Premises, pass: Pass, kind: Kind, found: FoundDb,
       status_changed_at,
       metadata,
       ...('status' in info ? { status: info.status } : {}),
-      ...('policy' in info ? { policy: info.policy } : {}),
+      ...('policy' in info ? { policy: info.policy, state: info.state, epoch: info.epoch, ranges } : {}),
     },
     max_row: info.max_row,
   }
@@ -102,7 +109,7 @@ async function bring(premises: Premises, pass: Pass, kind: Kind, found: FoundDb,
     return null
   }
   let there = await tell()
-  while (there && there.hash !== hash && there.point < info.max_row) {
+  while (there && !isSharded && there.hash !== hash && there.point < info.max_row) {
     const rows =
       kind === 'account'
         ? await databases.call('account.since', found.path, { row: there.point, count: PER_CALL })
@@ -115,6 +122,7 @@ async function bring(premises: Premises, pass: Pass, kind: Kind, found: FoundDb,
     pass.count('synced')
     await databases.call('sent', found.path, { id: there.id, row: info.max_row, at: now() })
   }
+  if (isSharded && (await databases.call('container.since', found.path, { row: -1, count: 1 })).length) return false
   return there !== null
 }
 

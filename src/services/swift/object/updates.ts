@@ -82,14 +82,12 @@ async function sendOrKeep(
     const res = await site.dial(place, 'container', partition, {
       method: pending.op,
       path,
-      headers: pending.headers,
+      headers: { ...pending.headers, 'x-backend-accept-redirect': 'true' },
       timeout: 10,
     })
     discard(res)
-    if (ok(res.status) || res.status === 404) {
-      // 301: the container has been sharded since the proxy looked; the updater asks the root where it goes
-      if (res.status !== 404) return
-    }
+    if (ok(res.status)) return
+    // 301: the container has been sharded since the proxy looked; the updater follows
     if (res.status === 409 && pending.op === 'DELETE') return
     await keep(site, disk, policy, pending)
   })

@@ -2,7 +2,7 @@
 import { cleanAcl } from '../auth/acl.ts'
 import { checkMetadata, RESERVED } from '../constraints.ts'
 import type { Call } from '../http/client.ts'
-import { type Headers, ok, type Req, type Res, refuse } from '../http/message.ts'
+import { type Headers, isTrue, ok, type Req, type Res, refuse } from '../http/message.ts'
 import { defaultPolicy, policyNamed } from '../policies.ts'
 import { partitionFor, primaries, replicas } from '../ring/ring.ts'
 import { now } from '../timestamp.ts'
@@ -66,6 +66,7 @@ async function get(cluster: Cluster, req: Req, account: string, container: strin
   const policy = cluster.policies.find(known => String(known.index) === res.headers['x-backend-storage-policy-index'])
   if (policy) headers['x-storage-policy'] = policy.name
   delete headers['x-put-timestamp']
+  if (req.env.resellerRequest && headers[SHARDING] !== undefined) headers['x-container-sharding'] = headers[SHARDING]
   return { ...res, headers }
 }
 
@@ -90,6 +91,14 @@ function checkAcls(req: Req): Res | null {
   return null
 }
 
+const SHARDING = 'x-container-sysmeta-sharding'
+
+/** `X-Container-Sharding`, for resellers only. In place. */
+function shardingAsked(req: Req): void {
+  const value = req.headers['x-container-sharding']
+  if (value !== undefined && req.env.resellerRequest) req.headers[SHARDING] = isTrue(value) ? 'True' : 'False'
+}
+
 async function put(cluster: Cluster, req: Req, account: string, container: string): Promise<Res> {
   const bad = checkMetadata(req.headers, 'container', cluster.limits) ?? checkAcls(req)
   if (bad) return bad
@@ -104,6 +113,7 @@ async function put(cluster: Cluster, req: Req, account: string, container: strin
     await createAccount(cluster, req, account)
     forget(cluster, req.env, account)
   }
+  shardingAsked(req)
   const extra = transfer(req, 'container', PASSED)
   if (policy !== null) extra['x-backend-storage-policy-index'] = String(policy)
   else if (req.headers['x-backend-storage-policy-index'] !== undefined) {
@@ -116,6 +126,7 @@ async function post(cluster: Cluster, req: Req, account: string, container: stri
   const bad = checkMetadata(req.headers, 'container', cluster.limits) ?? checkAcls(req)
   if (bad) return bad
   if (req.env.authorize !== null && (await accountInfo(cluster, req.env, account)).status === 404) return refuse(404)
+  shardingAsked(req)
   return writeContainer(cluster, req, account, container, transfer(req, 'container', PASSED))
 }
 

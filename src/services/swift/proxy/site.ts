@@ -55,6 +55,8 @@ export interface ProxySettings {
   /** Root secrets of encryption by id, 32 bytes or more each; null: off. The active one encrypts. */
   encryption: { secrets: Record<string, Buffer>; active: string } | null
   etagQuoter: boolean
+  /** `auto`: all large containers are split, not only those that were asked for. Containers split at `threshold` objects and join below `shrinkPoint` of it. */
+  sharding: { auto: boolean; threshold: number; rowsPerShard: number; shrinkPoint: number }
   s3: { region: string; domain: string | null; minPartSize: number; maxParts: number; checkClock: number } | null
   segmentLimits: { maxManifestSegments: number; maxManifestSize: number; minSegmentSize: number }
   bulk: { maxExtract: number; maxDeletes: number; maxFailed: number }
