@@ -27,6 +27,7 @@ const EXTENSIONS: Record<string, string> = {
   'extraroute-atomic': 'Atomically add/remove extra routes',
   'filter-validation': 'Filter parameters validation',
   'fip-port-details': 'Floating IP Port Details Extension',
+  'floatingip-pools': 'Floating IP Pools Extension',
   flavors: 'Neutron Service Flavors',
   'floating-ip-port-forwarding': 'Floating IP Port Forwarding',
   'floating-ip-port-forwarding-description': 'Floating IP Port Forwarding new attribute description',

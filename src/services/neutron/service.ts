@@ -10,6 +10,7 @@ import { neutronAudit } from './audit.ts'
 import { extensionRoutes } from './extensions.ts'
 import { flavorRoutes, flavors, profiles } from './flavors/flavors.ts'
 import { floatingips } from './floatingips/floatingips.ts'
+import { poolRoutes } from './floatingips/pools.ts'
 import { pokesStart } from './hosts/changed.ts'
 import { schedule } from './hosts/schedule.ts'
 import { hostVerbs } from './hosts/verbs.ts'
@@ -69,6 +70,7 @@ const routes: Route[] = [
   ...schedulerRoutes,
   ...availabilityRoutes,
   ...flavorRoutes,
+  ...poolRoutes,
   ...readRoutes(qosPolicies),
   ...writeRoutes(qosPolicies),
   ...tagRoutes(qosPolicies, '/policies'),

@@ -16,12 +16,13 @@ import { rbacForget } from '../rbac/store.ts'
 const sharedWith = (projectId: string | null) =>
   granted('address_group', 'access_as_shared', 'neutron.address_groups.id', projectId)
 
-function addressesClean(value: unknown): string[] {
+/** Prefixes in their one spelling; `bare`: an address without a length is one too. */
+function addressesClean(value: unknown, bare: boolean): string[] {
   if (!Array.isArray(value)) throw invalidInput('addresses', `'${JSON.stringify(value)}' is not a list`)
   return [
     ...new Set(
       value.map(item => {
-        const read = parsePrefix(item)
+        const read = bare || String(item).includes('/') ? parsePrefix(item) : undefined
         if (!read) throw invalidInput('addresses', `'${String(item)}' is not a valid IP subnet`)
         return showPrefix(read)
       }),
@@ -43,7 +44,7 @@ export const addressGroups = resource({
     addresses: {
       schema: S.Array(S.Unknown()),
       initial: () => [],
-      clean: addressesClean,
+      clean: value => addressesClean(value, false),
       update: false,
       filter: false,
       sort: false,
@@ -52,6 +53,7 @@ export const addressGroups = resource({
     ...standard,
   },
   columns: ctx => [sharedWith(ctx.projectId).as('shared')],
+  sharedUntold: true,
   visible: ctx => sql<boolean>`(neutron.address_groups.project_id = ${ctx.projectId} or ${sharedWith(ctx.projectId)})`,
   filters: { shared: (values, ctx) => sql<boolean>`${sharedWith(ctx.projectId)} = ${S.toBoolean(values[0]) ?? false}` },
   create: ({ tx, given }) => insertRow(addressGroups, tx, given),
@@ -70,7 +72,9 @@ export const addressGroups = resource({
 })
 
 async function change(call: Call, rule: string, after: (before: string[], given: string[]) => string[]): Promise<Row> {
-  const given = addressesClean(bodyUnder(call, 'address_group').addresses)
+  // Clients give the list at the top of the body; documents show it below the group's name.
+  const body = call.body as Row | undefined
+  const given = addressesClean((body && 'addresses' in body ? body : bodyUnder(call, 'address_group')).addresses, true)
   return call.env.db.tx(async tx => {
     const row = await lockedRow(addressGroups, tx, call, call.params.id!)
     mayDo(call.ctx, addressGroups, targetOf(addressGroups, row), rule)

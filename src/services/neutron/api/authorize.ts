@@ -49,13 +49,17 @@ export function mayUpdate(ctx: Context, of: Resource, target: Row, changes: Row)
   const verb = action('update', of)
   const rules = [verb, ...attributeRules(verb, changes, Object.keys(changes))]
   const wanted = { ...target, ...changes }
-  if (!rules.every(rule => ctx.can(rule, wanted))) throw ctx.can(action('get', of), target) ? denied(rules) : hidden()
+  if (!rules.every(rule => ctx.can(rule, wanted))) throw told(ctx, of, target) ? denied(rules) : hidden()
 }
 
 /** As `mayUpdate`, for any other verb on something that is there. */
 export function mayDo(ctx: Context, of: Resource, target: Row, rule: string): void {
-  if (!ctx.can(rule, target)) throw ctx.can(action('get', of), target) ? denied([rule]) : hidden()
+  if (!ctx.can(rule, target)) throw told(ctx, of, target) ? denied([rule]) : hidden()
 }
+
+/** Whether a refusal may admit that the thing is there. */
+const told = (ctx: Context, of: Resource, target: Row): boolean =>
+  of.sharedUntold ? target.project_id === ctx.projectId : ctx.can(action('get', of), target)
 
 /** What is not to be seen is not there. */
 export const hidden = () => notFound('The resource could not be found.', { type: 'HTTPNotFound' })

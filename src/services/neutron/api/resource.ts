@@ -70,6 +70,8 @@ export interface ResourceSpec {
   columns?: (ctx: Context) => readonly Column[]
   /** Which rows those may see who do not see everything; those of their project unless given. null: all. */
   visible?: ((ctx: Context) => RawBuilder<boolean>) | null
+  /** Who may not change what is shared with it is told that it is not there, as if it could not see it. */
+  sharedUntold?: true
   /** Which rows of the table are of this noun at all, where it shares its table. */
   where?: () => RawBuilder<boolean>
   /** Filters that are no column. */

@@ -12,7 +12,8 @@ const profileGone = (id: string) => notFound(`Service Profile ${id} could not be
 
 /** What routers can be run by. */
 const PROVIDERS = [{ service_type: 'L3_ROUTER_NAT', name: 'single_node', default: true }]
-const TYPES = PROVIDERS.map(provider => provider.service_type)
+/** What flavors may be of: what there are providers for, and flavors themselves, whose service is always there. */
+const TYPES = [...PROVIDERS.map(provider => provider.service_type), 'FLAVORS']
 
 /** Flavors of services: what an operator offers under a name. */
 export const flavors = resource({

@@ -134,7 +134,8 @@ async function floatingChange({ env, tx, ctx, row, changes }: Changing): Promise
   const { port_id, fixed_ip_address, ...rest } = changes
   if (rest.qos_policy_id) await qosUsable(tx, ctx, rest.qos_policy_id as string)
   let leads: Row = {}
-  if ('port_id' in changes || 'fixed_ip_address' in changes) {
+  // At first an association was all that a floating IP had: an update that says nothing ends it still.
+  if ('port_id' in changes || 'fixed_ip_address' in changes || Object.keys(changes).length === 0) {
     const wanted = 'port_id' in changes ? port_id : null
     if (!('port_id' in changes) && fixed_ip_address) throw bad('fixed_ip_address cannot be specified without a port_id')
     await forwardingsNone(id, row)

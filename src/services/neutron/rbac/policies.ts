@@ -3,7 +3,7 @@ import { badRequest, conflict, notFound } from '#kit/fault.ts'
 import * as S from '#kit/http/schema.ts'
 import { idField, oneOf, project, text, uuid } from '../api/attributes.ts'
 import { type Making, type Removing, type Row, resource } from '../api/resource.ts'
-import { insertRow, updateRow } from '../api/write.ts'
+import { insertRow, touch, updateRow } from '../api/write.ts'
 import { gone } from '../faults.ts'
 
 interface Kind {
@@ -122,7 +122,7 @@ export const rbacPolicies = resource({
     if (wanted === row.target_project) return
     await unusedCheck(tx, row)
     await policyWrite(() => updateRow(rbacPolicies, tx, row.id as string, { target_tenant: wanted, target_project: wanted }))
-    await external(tx, row)
+    await follow(tx, row)
   },
   remove: policyRemove,
   view: ({ target_project: _same, ...view }) => view,
@@ -144,13 +144,28 @@ async function policyMake({ tx, ctx, given }: Making): Promise<string> {
     project_id: string
   }>`select project_id from ${sql.table(kind.table)} where id = ${given.object_id as string}`.execute(tx)
   if (!rows[0]) throw kind.missing(given.object_id as string)
-  // What is not theirs to share is not there for them.
-  if (rows[0].project_id !== ctx.projectId && !ctx.isAdmin) throw kind.missing(given.object_id as string)
-  if (given.action === 'access_as_external' && !ctx.isAdmin)
-    throw badRequest('Only admins can manipulate policies on external networks', { type: 'InvalidInput' })
+  if (rows[0].project_id !== ctx.projectId && !ctx.isAdmin) {
+    // What they cannot even see is not there for them.
+    if (!(await sharedWith(tx, ctx.projectId ?? '', given))) throw kind.missing(given.object_id as string)
+    throw badRequest('Invalid input for operation: Only admins can manipulate policies on objects they do not own.', {
+      type: 'InvalidInput',
+    })
+  }
   const id = await policyWrite(() => insertRow(rbacPolicies, tx, { ...given, target_tenant: wanted, target_project: wanted }))
-  await external(tx, given)
+  await follow(tx, given)
   return id
+}
+
+async function sharedWith(tx: Tx, projectId: string, { object_type, object_id }: Row): Promise<boolean> {
+  const row = await tx
+    .selectFrom('neutron.rbac_policies')
+    .select('id')
+    .where('object_type', '=', object_type as string)
+    .where('object_id', '=', object_id as string)
+    .where('target_project', 'in', ['*', projectId])
+    .limit(1)
+    .executeTakeFirst()
+  return row !== undefined
 }
 
 async function policyWrite<T>(write: () => Promise<T>): Promise<T> {
@@ -162,9 +177,11 @@ async function policyWrite<T>(write: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Whether a network is external follows from whether it is so for anybody. */
-async function external(tx: Tx, { object_type, object_id, action }: Row): Promise<void> {
-  if (object_type !== 'network' || action !== 'access_as_external') return
+/** What a change of a network's entries means for it: another revision; and whether it is external follows from whether it is so for anybody. */
+async function follow(tx: Tx, { object_type, object_id, action }: Row): Promise<void> {
+  if (object_type !== 'network') return
+  await touch(tx, 'neutron.networks', [object_id as string])
+  if (action !== 'access_as_external') return
   await sql`update neutron.networks n set external = exists (select from neutron.rbac_policies r where r.object_type = 'network'
     and r.object_id = n.id and r.action = 'access_as_external') where n.id = ${object_id as string}`.execute(tx)
 }
@@ -183,5 +200,5 @@ async function policyRemove({ tx, row }: Removing): Promise<void> {
     .deleteFrom('neutron.rbac_policies')
     .where('id', '=', row.id as string)
     .execute()
-  await external(tx, row)
+  await follow(tx, row)
 }

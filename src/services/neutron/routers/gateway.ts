@@ -100,10 +100,7 @@ async function gatewayMake(env: Env, tx: Tx, routerId: string, wanted: GatewayGi
     free: true,
     ...(wanted.external_fixed_ips && wanted.external_fixed_ips.length > 0 && { fixedIps: wanted.external_fixed_ips }),
   }
-  const made = await portMake(env, tx, port, network)
-  if (made.fixedIps.length === 0) {
-    throw badRequest(`External network ${network.id} has no subnet that could give the router an address`, { type: 'BadRequest' })
-  }
+  await portMake(env, tx, port, network)
 }
 
 async function readdress(env: Env, tx: Tx, portId: string, wanted: GatewayGiven): Promise<void> {
