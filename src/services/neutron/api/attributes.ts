@@ -8,6 +8,8 @@ import { invalidInput } from '../faults.ts'
 /** A field that also says how a given value becomes the value that hooks and columns see. Throws badRequest. */
 export interface Attribute extends Field {
   clean?(value: unknown, name: string): unknown
+  /** No rule of its own is asked, though policy has one: upstream does not mark the attribute as enforced. */
+  unguarded?: true
 }
 
 const fixed = { create: 'never', update: false } as const

@@ -6,11 +6,11 @@ import { isRule } from '../policy.ts'
 import type { Resource, Row } from './resource.ts'
 
 /** The rules beside the noun's own that giving these attributes asks for, those of their parts (`fixed_ips:ip_address`) included. */
-function attributeRules(action: string, given: Row, names: Iterable<string>): string[] {
+function attributeRules(of: Resource, action: string, given: Row, names: Iterable<string>): string[] {
   const rules: string[] = []
   for (const name of names) {
     const rule = `${action}:${name}`
-    if (!isRule(rule)) continue
+    if (!isRule(rule) || of.attributes[name]?.unguarded) continue
     rules.push(rule)
     const value = given[name]
     const parts = (Array.isArray(value) ? value : [value]).filter(part => typeof part === 'object' && part !== null) as object[]
@@ -40,14 +40,14 @@ const action = (verb: string, of: Resource): string => `${verb}_${of.rule}`
 /** Throws PolicyNotAuthorized (403) unless the caller may make this. */
 export function mayCreate(ctx: Context, of: Resource, given: Row, explicit: ReadonlySet<string>, target: Row): void {
   const verb = action('create', of)
-  const rules = [verb, ...attributeRules(verb, given, beyondDefault(of, given, explicit))]
+  const rules = [verb, ...attributeRules(of, verb, given, beyondDefault(of, given, explicit))]
   if (!rules.every(rule => ctx.can(rule, target))) throw denied(rules)
 }
 
 /** Throws 403 unless the caller may change this so, and 404 if it may not even see it. */
 export function mayUpdate(ctx: Context, of: Resource, target: Row, changes: Row): void {
   const verb = action('update', of)
-  const rules = [verb, ...attributeRules(verb, changes, Object.keys(changes))]
+  const rules = [verb, ...attributeRules(of, verb, changes, Object.keys(changes))]
   const wanted = { ...target, ...changes }
   if (!rules.every(rule => ctx.can(rule, wanted))) throw told(ctx, of, target) ? denied(rules) : hidden()
 }

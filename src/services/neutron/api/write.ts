@@ -34,7 +34,11 @@ function itemsOf(of: Resource, call: Call): { items: Row[]; many: boolean } {
         type: 'HTTPBadRequest',
       })
     }
-    return { items, many: true }
+    // Each may stand under the noun's name once more.
+    return {
+      items: items.map(item => (isObject(item[of.name]) && !(of.name in of.attributes) ? (item[of.name] as Row) : item)),
+      many: true,
+    }
   }
   if (!isObject(body)) throw badRequest('Resource body required', { type: 'HTTPBadRequest' })
   return { items: [bodyUnder(call, of.name)], many: false }

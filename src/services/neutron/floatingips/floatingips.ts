@@ -19,12 +19,10 @@ const DETAILS = sql<Row | null>`(select jsonb_build_object('name', p.name, 'netw
   'admin_state_up', p.admin_state_up, 'status', p.status, 'device_id', p.device_id, 'device_owner', p.device_owner)
   from neutron.ports p where p.id = neutron.floating_ips.port_id)`
 
-const FORWARDINGS = sql<Row[]>`coalesce((select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('id', w.id, 'protocol', w.protocol,
-  'internal_ip_address', host(w.internal_ip_address), 'internal_port_id', w.internal_port_id,
+const FORWARDINGS = sql<Row[]>`coalesce((select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('protocol', w.protocol,
+  'internal_ip_address', host(w.internal_ip_address),
   'external_port', case when w.external_first = w.external_last then w.external_first end,
-  'internal_port', case when w.internal_first = w.internal_last then w.internal_first end,
-  'external_port_range', w.external_first || ':' || w.external_last,
-  'internal_port_range', w.internal_first || ':' || w.internal_last)) order by w.id)
+  'internal_port', case when w.internal_first = w.internal_last then w.internal_first end)) order by w.id)
   from neutron.port_forwardings w where w.floatingip_id = neutron.floating_ips.id), '[]')`
 
 /** Floating IPs. */
@@ -168,7 +166,7 @@ async function forwardingsNone(id: string, row: Row): Promise<void> {
 
 async function floatingRemove({ env, tx, row }: Removing): Promise<void> {
   const id = row.id as string
-  await tx.deleteFrom('neutron.port_forwardings').where('floatingip_id', '=', id).execute()
+  await forwardingsNone(id, row)
   await tx.deleteFrom('neutron.floating_ips').where('id', '=', id).execute()
   await portRemove(env, tx, row.floating_port_id as string)
   if (row.router_id) changed(env, tx, { routers: [row.router_id as string] })

@@ -17,8 +17,8 @@ interface Counted {
 const sizeOf = (pools: readonly Pool[]): bigint =>
   pools.reduce((sum, pool) => sum + parseAddress(pool.end)!.value - parseAddress(pool.start)!.value + 1n, 0n)
 
-/** IPv6 pools are larger than what JSON numbers hold exactly; clients take the nearest. */
-const plain = (size: bigint): number => Number(size)
+/** IPv6 pools are larger than what a double holds exactly: the digits are written as they are. (JSON.rawJSON is in no library of types yet.) */
+const plain = (size: bigint): unknown => (JSON as unknown as { rawJSON(digits: string): unknown }).rawJSON(String(size))
 
 function view(row: Counted, call: Call) {
   const subnets = row.subnets.map(subnet => ({

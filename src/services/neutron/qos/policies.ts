@@ -6,7 +6,7 @@ import { type Changing, type Making, type Removing, type Row, resource } from '.
 import { insertRow, updateRow } from '../api/write.ts'
 import { changed } from '../hosts/changed.ts'
 import { granted } from '../networks/facts.ts'
-import { rbacForget, rbacShare, rbacUnshare } from '../rbac/store.ts'
+import { boundToQos, rbacForget, rbacShare, rbacUnshare, sharingUsed } from '../rbac/store.ts'
 import { policyGone } from './facts.ts'
 
 const sharedWith = (projectId: string | null) => granted('qos_policy', 'access_as_shared', 'neutron.qos_policies.id', projectId)
@@ -74,14 +74,8 @@ async function policyChange({ tx, row, changes }: Changing): Promise<void> {
 }
 
 async function unshareCheck(tx: Tx, id: string): Promise<void> {
-  const { rows } = await sql`
-    select from (select project_id from neutron.networks where qos_policy_id = ${id}
-      union all select project_id from neutron.ports where qos_policy_id = ${id}) u
-    where u.project_id <> (select project_id from neutron.qos_policies where id = ${id}) limit 1`.execute(tx)
-  if (rows.length > 0)
-    throw conflict(`RBAC policy on object ${id} cannot be removed because other objects depend on it.`, {
-      type: 'RbacPolicyInUse',
-    })
+  if (!(await sharingUsed(tx, { type: 'qos_policy', id, action: 'access_as_shared', target: '*' }, boundToQos(id)))) return
+  throw conflict(`RBAC policy on object ${id} cannot be removed because other objects depend on it.`, { type: 'RbacPolicyInUse' })
 }
 
 async function policyRemove({ tx, row }: Removing): Promise<void> {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { isDuplicate, json, sql } from '#kit/db/index.ts'
-import { conflict, notFound } from '#kit/fault.ts'
+import { conflict, forbidden, notFound } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { type Attribute, idField, shown } from '../api/attributes.ts'
@@ -159,6 +159,8 @@ export const qosRoutes = [
     path: '/qos/rule-types/:type',
     policy: 'get_rule_type',
     handle(call) {
+      // What enforces it is no tenant's business; no rule says so, as upstream.
+      if (!call.ctx.isAdmin) throw forbidden('Only administrators may see the drivers of a rule type.', { type: 'NotAuthorized' })
       const kind = KINDS.find(one => one.type === call.params.type)
       if (!kind) throw notFound(`QoS rule type ${call.params.type} could not be found.`, { type: 'QosRuleTypeNotFound' })
       return { rule_type: typeView(kind) }

@@ -1,10 +1,11 @@
-import { isDuplicate, lock, sql, type Tx } from '#kit/db/index.ts'
+import { isDuplicate, lock, type RawBuilder, sql, type Tx } from '#kit/db/index.ts'
 import { badRequest, conflict, notFound } from '#kit/fault.ts'
 import * as S from '#kit/http/schema.ts'
 import { idField, oneOf, project, text, uuid } from '../api/attributes.ts'
 import { type Making, type Removing, type Row, resource } from '../api/resource.ts'
 import { insertRow, touch, updateRow } from '../api/write.ts'
 import { gone } from '../faults.ts'
+import { boundToQos, sharingUsed } from './store.ts'
 
 interface Kind {
   table: string
@@ -33,13 +34,10 @@ const networkUsed = async (tx: Tx, row: Row): Promise<boolean> => {
 }
 
 const userOf =
-  (query: (id: string) => ReturnType<typeof sql>) =>
-  async (tx: Tx, row: Row): Promise<boolean> => {
-    const { rows } =
-      await sql`select from (${query(row.object_id as string)}) u where u.project_id = ${row.target_project} or ${row.target_project as string} = '*' limit 1`.execute(
-        tx,
-      )
-    return rows.length > 0
+  (bound: (id: string) => RawBuilder<unknown>) =>
+  (tx: Tx, row: Row): Promise<boolean> => {
+    const { object_type, object_id, action, target_project } = row as Record<string, string>
+    return sharingUsed(tx, { type: object_type!, id: object_id!, action: action!, target: target_project! }, bound(object_id!))
   }
 
 const KINDS: Record<string, Kind> = {
@@ -53,10 +51,7 @@ const KINDS: Record<string, Kind> = {
     table: 'neutron.qos_policies',
     actions: ['access_as_shared'],
     missing: missing('QoS policy', 'QosPolicyNotFound'),
-    used: userOf(
-      id => sql`select n.project_id from neutron.networks n join neutron.qos_policies q on q.id = n.qos_policy_id where q.id = ${id} and n.project_id <> q.project_id
-        union all select p.project_id from neutron.ports p join neutron.qos_policies q on q.id = p.qos_policy_id where q.id = ${id} and p.project_id <> q.project_id`,
-    ),
+    used: userOf(boundToQos),
   },
   security_group: {
     table: 'neutron.security_groups',
@@ -189,6 +184,9 @@ async function follow(tx: Tx, { object_type, object_id, action }: Row): Promise<
 async function unusedCheck(tx: Tx, row: Row): Promise<void> {
   await lock(tx, `neutron.rbac:${String(row.object_id)}`)
   const kind = KINDS[row.object_type as string]!
+  const owner = sql<{ project_id: string }>`select project_id from ${sql.table(kind.table)} where id = ${row.object_id as string}`
+  // Its owner needs no sharing.
+  if ((await owner.execute(tx)).rows[0]?.project_id === row.target_project) return
   if (!(await kind.used?.(tx, row))) return
   const why = `RBAC policy on object ${String(row.object_id)} cannot be removed because other objects depend on it.`
   throw conflict(why, { type: 'RbacPolicyInUse' })

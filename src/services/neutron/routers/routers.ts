@@ -94,6 +94,7 @@ async function routerMake({ env, tx, ctx, given }: Making): Promise<string> {
 async function routerChange({ env, tx, ctx, row, changes }: Changing): Promise<void> {
   const id = row.id as string
   possible(changes)
+  downFirst(row, changes)
   let columns: Row = {}
   if ('external_gateway_info' in changes) {
     columns = await gatewaySet(env, tx, ctx, id, changes.external_gateway_info as GatewayGiven | null)
@@ -106,6 +107,17 @@ async function routerChange({ env, tx, ctx, row, changes }: Changing): Promise<v
   }
   await updateRow(routers, tx, id, values, columns)
   changed(env, tx, { routers: [id] })
+}
+
+/** What a router is made of changes only while it is down. */
+function downFirst(row: Row, changes: Row): void {
+  const up = (changes.admin_state_up ?? row.admin_state_up) === true
+  for (const flag of ['distributed', 'ha']) {
+    if (!up || !(flag in changes) || changes[flag] === row[flag]) continue
+    throw badRequest(`Cannot change ${flag} of an active router. Please set router admin_state_up to False prior to upgrade.`, {
+      type: 'BadRequest',
+    })
+  }
 }
 
 function routesRead(given: unknown, max: number, id: string): HostRoute[] {

@@ -58,7 +58,7 @@ export const subnets = resource({
     host_routes: document(S.Nullable(S.Array(S.Unknown()))),
     dns_nameservers: texts({ schema: S.Nullable(S.Array(S.Unknown())), initial: undefined }),
     ...standard,
-    service_types: texts({ schema: S.Array(S.String()) }),
+    service_types: texts({ schema: S.Array(S.String()), unguarded: true }),
     segment_id: nullableUuid(),
     dns_publish_fixed_ip: bool(false),
     prefixlen: int(0, 128, { column: null, update: false, show: false }),
