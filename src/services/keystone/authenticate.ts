@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { Who } from '#kit/context.ts'
-import { unauthorized } from '#kit/fault.ts'
+import { forbidden, unauthorized } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
+import { isSigned } from './auth/delegation.ts'
 import { identityOf } from './identity.ts'
 import { type AccessRule, type Token, tokenCheck } from './tokens/token.ts'
 
@@ -31,15 +32,34 @@ export function authenticate(
     const late = service?.who.roles.includes('service') ? settings.token.allow_expired_window : 0
     const token = await tokenCheck(env, text, late)
     if (!token) throw denied()
+    if (isSigned(token.claims.methods)) signedCheck(req, services)
     if (token.appCred?.access_rules) accessCheck(token, token.appCred.access_rules, req, services)
     return service ? withService(token.who, service.who) : token.who
   }
   return (text, req) => {
     const known = tokens.get(text)
     const plain =
-      known && known.claims.expires > Date.now() / 1000 && !known.appCred?.access_rules && !req?.headers['x-service-token']
+      known &&
+      known.claims.expires > Date.now() / 1000 &&
+      !known.appCred?.access_rules &&
+      !isSigned(known.claims.methods) &&
+      !req?.headers['x-service-token']
     return plain ? known.who : checked(text, req)
   }
+}
+
+/** The path below the prefix of the service it belongs to, and that service. */
+function placeOf(req: IncomingMessage | undefined, services: readonly Placed[]) {
+  const path = new URL(req?.url ?? '/', 'http://x').pathname
+  const service = services.find(one => path === one.prefix || path.startsWith(`${one.prefix}/`))
+  return { service, rest: service ? path.slice(service.prefix.length) || '/' : path }
+}
+
+/** A token for a signed EC2 or S3 request is for the service that was asked. Here it can only be looked at and given back. */
+function signedCheck(req: IncomingMessage | undefined, services: readonly Placed[]): void {
+  const { service, rest } = placeOf(req, services)
+  if (service?.type !== 'identity' || rest === '/v3/auth/tokens') return
+  throw forbidden('EC2 credential tokens cannot be used for authorization.')
 }
 
 function withService(who: Who, service: Who): Who {
@@ -49,9 +69,7 @@ function withService(who: Who, service: Who): Who {
 
 function accessCheck(token: Token, rules: AccessRule[], req: IncomingMessage | undefined, services: readonly Placed[]): void {
   if (!req) throw denied()
-  const path = new URL(req.url ?? '/', 'http://x').pathname
-  const service = services.find(one => path === one.prefix || path.startsWith(`${one.prefix}/`))
-  const rest = service ? path.slice(service.prefix.length) || '/' : path
+  const { service, rest } = placeOf(req, services)
   const allowed = rules.some(rule => rule.service === service?.type && rule.method === req.method && pathMatches(rule.path, rest))
   if (!allowed) throw unauthorized(`Access rules of application credential ${token.appCred!.id} do not allow this request.`)
 }

@@ -331,6 +331,8 @@ export const policies: PolicyRule[] = [
   rule('identity:create_registered_limits', ADMIN, SP, 'Create registered limits.'),
   rule('identity:update_registered_limit', ADMIN, SP, 'Change registered limit.'),
   rule('identity:delete_registered_limit', ADMIN, SP, 'Delete registered limit.'),
+  // tokens of a user
+  rule('identity:revoke_user_tokens', `${ADMIN} or user_id:%(target.user.id)s`, ANY, 'Revoke all tokens of a user.'),
   // revoke event
   rule('identity:list_revoke_events', 'rule:service_or_admin', SP, 'List revoke events.'),
   // role

@@ -20,6 +20,7 @@ import {
 import { trustConsume, trustForAuth } from '../trusts/store.ts'
 import { passwordLogin } from '../users/login.ts'
 import { passwordVerify } from '../users/passwords.ts'
+import { isSigned } from './delegation.ts'
 import { denied, domainLocate, type NamedRef, projectLocate, userLocate } from './locate.ts'
 import { mfaCheck, type Receipt } from './mfa.ts'
 import { totpLogin } from './totp.ts'
@@ -113,6 +114,7 @@ async function tokenMethod(
   // Clients tell an expired session (404) from wrong credentials (401) by this.
   if (!token) throw notFound('Failed to validate token')
   const { claims } = token
+  if (isSigned(claims.methods)) throw forbidden('EC2 credential tokens cannot be used for authorization.')
   const scope = typeof request.scope === 'object' ? request.scope : {}
   if (token.accessToken)
     throw forbidden(

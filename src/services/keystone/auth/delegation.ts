@@ -32,3 +32,6 @@ export function delegationForbid(call: Pick<Call, 'ctx'>, message: string): void
 export function delegatedForbid(call: Pick<Call, 'ctx'>, message: string): void {
   if (isDelegated(call) || tokenOf(call).app_cred_id !== undefined) throw forbidden(message)
 }
+
+/** Whether a token was given for a signed EC2 or S3 request. That method has no bit in Fernet tokens: there it is the absence of all. */
+export const isSigned = (methods: readonly string[]): boolean => methods.length === 0 || methods.includes('ec2credential')

@@ -255,7 +255,7 @@ const protocolRoutes = [
       )
       return listView(
         'protocols',
-        found.rows.map(row => ({ ...protocolView(row, call), idp_id: row.idp_id })),
+        found.rows.map(row => ({ ...protocolView(row, call), remote_id_attribute: row.remote_id_attribute, idp_id: row.idp_id })),
         found,
       )
     },

@@ -28,6 +28,8 @@ export interface IdentityCloud {
   /** A token by password; scope as in the API, the user in the default domain. */
   login(user: string, password: string, scope?: unknown): Promise<string>
   admin(): Promise<string>
+  /** Stops serving, and ends log and recording; happens by itself after the test. */
+  stop(): Promise<void>
 }
 
 export interface Answer {
@@ -47,18 +49,23 @@ export async function identityCloud(
   shared?: { db: Db; folder: string },
   policyYaml = '',
   record?: string,
+  logged?: (line: string) => void,
 ): Promise<IdentityCloud> {
   const stops: (() => Promise<void>)[] = []
-  t.after(async () => {
-    for (const stop of stops.reverse()) await stop()
-  })
+  const stopAll = async () => {
+    for (const stop of stops.splice(0).reverse()) await stop()
+  }
+  t.after(stopAll)
   const folder = shared?.folder ?? mkdtempSync(join(tmpdir(), 'nubo-keystone-'))
   if (!shared) t.after(() => rmSync(folder, { recursive: true, force: true }))
   const db = shared?.db ?? (await testDb(t, [{ schema: keystone.name, migrations: [...keystone.migrations] }]))
   const indented = yaml.replace(/^/gm, '  ')
-  const text = `nubo: { data: ${folder} }\nkeystone:\n  identity: { password_hash_rounds: 4 }\n${indented}\n`
+  const cheap = /^identity:/m.test(yaml) ? '' : '  identity: { password_hash_rounds: 4 }\n'
+  const text = `nubo: { data: ${folder} }\nkeystone:\n${cheap}${indented}\n`
   const config = parseConfig(text, 'test', [keystoneSettings])
-  const log = openLog({ level: (process.env.TEST_LOG as 'debug' | undefined) ?? 'fatal' })
+  const log = logged
+    ? openLog({ level: 'trace', sink: logged })
+    : openLog({ level: (process.env.TEST_LOG as 'debug' | undefined) ?? 'fatal' })
   const env: Env = { db, log, config, hosts: noHosts }
   const policies = enforcer([{ name: keystone.name, rules: keystone.policies, denied: keystone.wire.denied }], {
     overrides: parseOverrides(policyYaml, 'policy.yaml', keystone.name),
@@ -66,7 +73,14 @@ export async function identityCloud(
   const recorder = record === undefined ? undefined : harRecorder(record)
   if (recorder) stops.push(() => recorder.close())
   const made = server({
-    ...(recorder && { keepBodies: true, onAnswer: exchange => recorder.record(harOf(exchange)) }),
+    ...((recorder || logged) && {
+      keepBodies: true,
+      onAnswer: exchange => {
+        recorder?.record(harOf(exchange))
+        const { url, status, requestHeaders, responseHeaders } = harOf(exchange)
+        log.debug({ url, status, requestHeaders, responseHeaders }, 'answered')
+      },
+    }),
     env,
     services: [keystone],
     identify: authenticate(env, [keystone]),
@@ -111,7 +125,7 @@ export async function identityCloud(
     if (status !== 201) throw new Error(`login of ${name}: ${status} ${JSON.stringify(body)}`)
     return headers.get('x-subject-token')!
   }
-  return { env, db, url, adminProjectId, call, login, admin: () => login('admin', PASSWORD, ADMIN_SCOPE) }
+  return { env, db, url, adminProjectId, call, login, admin: () => login('admin', PASSWORD, ADMIN_SCOPE), stop: stopAll }
 }
 
 const absent = (): never => {

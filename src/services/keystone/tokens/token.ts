@@ -36,6 +36,7 @@ export interface TrustFact {
   impersonation: boolean
   trustor_user_id: string
   trustee_user_id: string
+  project_id: string | null
   /** the trustor of the first trust of the chain */
   origin_user_id: string
   role_ids: string[]
@@ -45,6 +46,8 @@ export interface TrustFact {
 export interface AccessTokenFact {
   id: string
   consumer_id: string
+  user_id: string
+  project_id: string
   role_ids: string[]
   alive: boolean
 }
@@ -112,6 +115,7 @@ export async function tokenLoad(
     claims.accessTokenId === undefined ? undefined : accessTokenFetch(db, claims.accessTokenId),
   ])
   if (appCred === null || trust === null || accessToken === null) return null
+  if (!delegates(claims, { appCred, trust, accessToken })) return null
   const question: Question = {
     userId: claims.userId,
     projectId: claims.projectId,
@@ -133,6 +137,18 @@ export async function tokenLoad(
   const holds = factsHold(claims, facts) && (!appCred?.expires_at || appCred.expires_at.getTime() > Date.now())
   if (!holds || trust?.alive === false || accessToken?.alive === false || (trust && facts.lacking)) return null
   return { claims, facts, appCred, trust, accessToken, who: whoOf(env, claims, facts, { appCred, trust, accessToken }) }
+}
+
+/** Whether what a delegation allows is what the claims say: its one project, and as whom. */
+function delegates(claims: Claims, { appCred, trust, accessToken }: Delegations): boolean {
+  const { userId, projectId } = claims
+  if (appCred && (appCred.user_id !== userId || appCred.project_id !== projectId)) return false
+  if (accessToken && (accessToken.user_id !== userId || accessToken.project_id !== projectId)) return false
+  if (!trust) return true
+  return (
+    userId === (trust.impersonation ? trust.trustor_user_id : trust.trustee_user_id) &&
+    projectId === (trust.project_id ?? undefined)
+  )
 }
 
 /** The facts for a new token: from memory while nothing they are made of has changed. */
@@ -264,6 +280,8 @@ async function accessTokenFetch(db: Query, id: string): Promise<AccessTokenFact 
   return {
     id: row.id,
     consumer_id: row.consumer_id,
+    user_id: row.user_id,
+    project_id: row.project_id,
     role_ids: row.role_ids,
     alive: !row.expires_at || row.expires_at.getTime() > Date.now(),
   }

@@ -2,11 +2,12 @@ import { sql, type Tx } from '#kit/db/index.ts'
 import { badRequest, unauthorized } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import { Array, Null, Object, Record, String, Union, Unknown } from '#kit/http/schema.ts'
+import { delegatedForbid } from '../auth/delegation.ts'
 import { denied } from '../auth/locate.ts'
 import { domainMustExist } from '../domains/store.ts'
 import { identityOf } from '../identity.ts'
 import { directoriesFresh, writableMust } from '../ldap/sync.ts'
-import { type Noun, type NounCall, nounRoutes, nounView, type Row, type Rows } from '../noun.ts'
+import { missing, type Noun, type NounCall, nounFetch, nounRoutes, nounView, type Row, type Rows } from '../noun.ts'
 import { domainOf } from '../projects/projects.ts'
 import { Flag, Name, OptionalId, OptionFlag } from '../shapes.ts'
 import { revoke, stale } from '../tokens/stale.ts'
@@ -261,4 +262,19 @@ const changePassword = route({
   },
 })
 
-export const userRoutes = [...nounRoutes(users), changePassword]
+/** Ends every session of a user, also of one whose password is kept elsewhere and cannot be changed here. */
+const revokeTokens = route({
+  method: 'DELETE',
+  path: '/users/:user_id/tokens',
+  policy: 'identity:revoke_user_tokens',
+  policyTarget: call => ({ ...call.params, target: { user: { id: call.params.user_id } } }),
+  success: 204,
+  async handle(call) {
+    delegatedForbid(call, 'Cannot revoke the tokens of a user with a token issued via delegation.')
+    const user_id = call.params.user_id!
+    if (!(await nounFetch(users, call, user_id))) throw missing('user', user_id)
+    await call.env.db.tx(tx => revoke(tx, { user_id }))
+  },
+})
+
+export const userRoutes = [...nounRoutes(users), changePassword, revokeTokens]
