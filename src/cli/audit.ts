@@ -9,7 +9,7 @@ import { look } from './audit/look.ts'
 import { withDatabase } from './instance/database.ts'
 import { layoutOf } from './instance/layout.ts'
 
-const HELP = `Usage: nubo audit [--data DIR] [--database-url URL] [--json]
+export const HELP = `Usage: nubo audit [--data DIR] [--database-url URL] [--json]
 
 Derives again quota, allocations, ports, addresses, files, operations, and what is on each connected host (guests, processes,
 taps, bridges, namespaces), compares them with the rows, and prints what differs. What differs only while an operation

@@ -21,6 +21,11 @@ interface Loaded {
   }
 }
 
+export const HELP = `Usage: nubo bench [NAME...]
+
+Measures figures (all by default) and prints one JSON line for each, beside its limit. Exit code 1 when one misses its limit.
+`
+
 export async function run(argv: string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args: argv,
@@ -28,9 +33,7 @@ export async function run(argv: string[]): Promise<number> {
     options: { help: { type: 'boolean', short: 'h' } },
   })
   if (values.help) {
-    process.stdout.write(
-      'Usage: nubo bench [NAME...]\n\nMeasures figures (all by default) and prints one JSON line for each. Names:\n',
-    )
+    process.stdout.write(`${HELP}\nNames:\n`)
     for (const name of names()) {
       const { bench } = (await import(new URL(`${name}.ts`, FOLDER).href)) as Loaded
       process.stdout.write(`  ${name.padEnd(20)} ${bench.about}\n`)

@@ -10,7 +10,7 @@ import { stateLast } from './instance/state.ts'
 import { stopInstance } from './instance/stop.ts'
 import { UsageError } from './usage.ts'
 
-const HELP = `Usage: nubo destroy [--data DIR] [--yes]
+export const HELP = `Usage: nubo destroy [--data DIR] [--yes]
 
 Stops Nubo and removes all that it made on this machine: guests with their disks, taps, bridges, namespaces, packet
 filters, control groups, its database and every file in its data folder. Shows it and asks first. What is not Nubo's

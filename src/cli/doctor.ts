@@ -8,7 +8,7 @@ import { kernelFindings } from './doctor/kernel.ts'
 import { machineFindings } from './doctor/machine.ts'
 import { softwareFindings } from './doctor/software.ts'
 
-const HELP = `Usage: nubo doctor [--data DIR] [--listen ADDR:PORT] [--json]
+export const HELP = `Usage: nubo doctor [--data DIR] [--listen ADDR:PORT] [--json]
 
 Looks at this host without changing it: what works (most of it is really tried), what is missing, what that means,
 and the command that mends it. Exit code 1 when something is missing without which no real server can run.

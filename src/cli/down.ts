@@ -5,7 +5,7 @@ import { defaultDataDir } from '#kit/config.ts'
 import { layoutOf } from './instance/layout.ts'
 import { stopInstance } from './instance/stop.ts'
 
-const HELP = `Usage: nubo down [--data DIR]
+export const HELP = `Usage: nubo down [--data DIR]
 
 Stops Nubo on this machine. Guests and networks run on, and the next 'nubo up' finds them.
 `

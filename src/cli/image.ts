@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util'
 import { guestEnsure } from '../../guest/build.ts'
 import { installPrograms } from './packages.ts'
 
-const HELP = `Usage: nubo image [--folder DIR]
+export const HELP = `Usage: nubo image [--folder DIR]
 
 Builds the small guest image from Debian packages, unless it is there already, and prints where its files are.
 

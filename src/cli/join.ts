@@ -14,7 +14,7 @@ import { supervise } from './instance/supervise.ts'
 import { installPrograms } from './packages.ts'
 import { UsageError } from './usage.ts'
 
-const HELP = `Usage: nubo join [URL --token TOKEN] [OPTION...]
+export const HELP = `Usage: nubo join [URL --token TOKEN] [OPTION...]
 
 Makes this machine a host of the cloud at URL (its APIs' address) and runs its agent. A token is made there by 'nubo token' and
 is needed once: afterwards 'nubo join' alone starts the agent again. 'nubo down' stops it, 'nubo destroy' takes the machine

@@ -14,7 +14,7 @@ import { installPrograms } from './packages.ts'
 import { UsageError } from './usage.ts'
 
 const width = Math.max(...Object.keys(ROLES).map(name => name.length))
-const HELP = `Usage: nubo run ROLE... --config FILE [--detach]
+export const HELP = `Usage: nubo run ROLE... --config FILE [--detach]
 
 Starts the roles, all together as one part of a cloud, and runs until a signal. FILE is a nubo.yaml: 'data' (a folder for each
 process of its own), 'listen', 'database_url' (the same for all controllers) and the services' settings; policy.yaml and policy.d/ are

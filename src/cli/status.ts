@@ -12,7 +12,7 @@ import { gather, whyIll } from './status/gather.ts'
 import { report, type Status, troubles } from './status/report.ts'
 import { UsageError } from './usage.ts'
 
-const HELP = `Usage: nubo status [--data DIR] [--database-url URL] [--patience SECONDS] [--json]
+export const HELP = `Usage: nubo status [--data DIR] [--database-url URL] [--patience SECONDS] [--json]
 
 Shows controllers, hosts, every operation in progress with its step, since when, until when and its last error,
 failing tasks, events that wait, and resources that are in a passing state for longer than usual.

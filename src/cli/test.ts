@@ -10,9 +10,9 @@ import type { Finished } from './testing/reporter.ts'
 import { unitJobs } from './testing/units.ts'
 import { UsageError } from './usage.ts'
 
-const HELP = `Usage: nubo test [--fast] [PATTERN...]
+export const HELP = `Usage: nubo test [--fast] [PATTERN...]
 
-Runs the tests beside the code (*.test.ts), the checks of the source (lint, types, layers) and the
+Runs the tests beside the code (*.test.ts), the checks of the source (lint, types, layers, unused, docs) and the
 black-box scripts of conformance/, or those whose path or name contains one of the PATTERNs.
 
   --fast   leave out what boots guests: *.slow.test.ts and conformance/

@@ -10,7 +10,7 @@ import { stateLast } from './instance/state.ts'
 import { authorityFile } from './instance/tls.ts'
 import { UsageError } from './usage.ts'
 
-const HELP = `Usage: nubo token [--host NAME] [--uses N] [--hours H] [--data DIR] [--database-url URL]
+export const HELP = `Usage: nubo token [--host NAME] [--uses N] [--hours H] [--data DIR] [--database-url URL]
 
 Prints a token by which a machine becomes a host of this cloud: nubo join URL --token TOKEN
 It carries the fingerprint of the cloud's own certificate authority, so that the machine knows the right cloud.

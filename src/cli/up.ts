@@ -18,7 +18,7 @@ import { ownerEnsure } from './instance/user.ts'
 import { installPrograms } from './packages.ts'
 import { UsageError } from './usage.ts'
 
-const HELP = `Usage: nubo up [OPTION...]
+export const HELP = `Usage: nubo up [OPTION...]
 
 Starts a cloud on this machine and prints how to use it. Run it again after 'nubo down', a crash or a reboot:
 it finds what is there.

@@ -1,11 +1,14 @@
-/** Checks of the source as a whole: lint, types, the import line. Each is one test. */
+/** Checks of the source as a whole: lint, types, the import line, what nothing uses, stale reference. Each is one test. */
 import { join } from 'node:path'
 import { RunError, run } from '#host/run.ts'
 import { type Job, single } from './job.ts'
 
+/** Programs of node_modules/.bin, or scripts of this tree, with their arguments. */
 const CHECKS: Record<string, string[]> = {
   lint: ['biome', 'ci', '--colors=off', '.'],
   types: ['tsc', '-p', '.'],
+  unused: ['knip', '--no-progress', '--include', 'files,dependencies,unlisted,unresolved'],
+  docs: ['src/main.ts', 'docs', '--check'],
   layers: ['depcruise', '--config', '.dependency-cruiser.cjs', 'src'],
 }
 
@@ -19,7 +22,8 @@ export function checkJobs(root: string, patterns: readonly string[]): Job[] {
       async run(signal) {
         const began = performance.now()
         try {
-          await run([process.execPath, join(root, 'node_modules/.bin', tool!), ...args], {
+          const script = tool!.endsWith('.ts') ? join(root, tool!) : join(root, 'node_modules/.bin', tool!)
+          await run([process.execPath, script, ...args], {
             cwd: root,
             timeoutMs: 300_000,
             signal,
