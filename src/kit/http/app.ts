@@ -172,11 +172,12 @@ export function app(options: AppOptions): App {
         res.writeHead(status, headers).end()
         return
       }
-      const json = Buffer.from(JSON.stringify(result))
+      const json = JSON.stringify(result)
       headers['Content-Type'] ??= 'application/json'
-      headers['Content-Length'] = json.length
+      headers['Content-Length'] = Buffer.byteLength(json)
+      // As text: it goes out together with the head.
       res.writeHead(status, headers).end(req.method === 'HEAD' ? undefined : json)
-      if (keepBodies) exchange.responseBody = json
+      if (keepBodies) exchange.responseBody = Buffer.from(json)
     }
 
     function fail(error: unknown, version: number): void {

@@ -1,7 +1,7 @@
 /** Runs sagas: claims rows, executes bodies against their journals, retries, undoes, renews leases, takes over from the dead. */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Db, json, type Selectable, sql, type Tables, type Tx } from '../db/index.ts'
+import { type Db, json, type Query, type Selectable, sql, type Tables, type Tx } from '../db/index.ts'
 import { Fault, internal, reason, timeout } from '../fault.ts'
 import type { Env } from '../service.ts'
 import type { Acting, Run, Saga, SagaFailure, StepOptions } from './index.ts'
@@ -43,6 +43,7 @@ interface Undo {
   run(tx: Tx | Acting): Promise<void>
 }
 
+const NOT_DURABLE = sql`and set_config('synchronous_commit', 'off', true) is not null`
 const POLL_MS = 2000
 const MAX_BACKOFF_MS = 30_000
 
@@ -446,17 +447,26 @@ class Execution implements Run {
   }
 
   async #record(entry: JournalEntry, at?: { step: string; deadline: number }): Promise<void> {
-    // Not durable: a journal entry lost with the power makes the step run again, which it may.
-    await this.#db.tx(tx => this.#write(tx, entry, at), { durable: false })
+    try {
+      await this.#write(this.#db.read, entry, at, false)
+    } catch (error) {
+      if (!mayPass(error)) throw error
+      // The connection was lost. A transaction is tried again for as long as the database may take to be back.
+      await this.#db.tx(tx => this.#write(tx, entry, at), { durable: false })
+    }
     this.#journal.set(entry.step, entry)
   }
 
-  async #write(tx: Tx, entry: JournalEntry, at?: { step: string; deadline: number }): Promise<void> {
+  /**
+   * Writes an entry into the journal. Not durable: COMMIT does not wait for the disk, as an entry lost with the power makes the step run again, which it
+   * may. The setting is part of the statement, which so is a transaction of its own, in one round trip.
+   */
+  async #write(db: Query, entry: JournalEntry, at?: { step: string; deadline: number }, durable = true): Promise<void> {
     const journal = [...this.#journal.values()].filter(e => e.step !== entry.step).concat(entry)
     const { rows } = await sql<{ cancel: boolean }>`
       update kit.sagas set journal = ${JSON.stringify(journal)}::jsonb, attempts = 0, last_error = ${this.#failure?.message ?? null},
         step = ${at?.step ?? entry.step}, step_since = now(), step_deadline = now() + ${at?.deadline ?? 60} * interval '1 second'
-      where id = ${this.id} and fence = ${this.#row.fence} returning cancel`.execute(tx)
+      where id = ${this.id} and fence = ${this.#row.fence} ${durable ? sql`` : NOT_DURABLE} returning cancel`.execute(db)
     if (rows.length === 0) throw new Lost('the lease was lost')
     if (rows[0]!.cancel && !this.#saga.forward) this.#cancelled = true
   }
