@@ -8,8 +8,8 @@
  * that its effects commit with its caller's.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import type { RawBuilder, Transaction } from 'kysely'
-import { Kysely, sql } from 'kysely'
+import type { Dialect, RawBuilder } from 'kysely'
+import { DummyDriver, Kysely, sql, Transaction } from 'kysely'
 import pg from 'pg'
 import { dialect } from './driver.ts'
 import { listener } from './listen.ts'
@@ -171,14 +171,32 @@ function pauseAfter(error: unknown, committing: boolean, run: number, since: num
   return !committing && isLost(error) ? lostPause(run, since) : undefined
 }
 
-async function runTx<T>(kysely: Query, report: Report, fn: (tx: Tx) => Promise<T>, options?: TxOptions): Promise<T> {
+/**
+ * The transaction without Kysely's queue, which holds a statement back until the one before it is answered: statements that are started
+ * together travel together, and are run in their order.
+ */
+async function pipelined(tx: Tx, dialect: Dialect): Promise<Tx> {
+  const executor = tx.getExecutor()
+  const connection = await executor.provideConnection(async one => one)
+  const direct = executor.withConnectionProvider({ provideConnection: consumer => consumer(connection) })
+  return new Transaction({ config: { dialect }, dialect, driver: new DummyDriver(), executor: direct })
+}
+
+async function runTx<T>(
+  kysely: Query,
+  dialect: Dialect,
+  report: Report,
+  fn: (tx: Tx) => Promise<T>,
+  options?: TxOptions,
+): Promise<T> {
   const since = performance.now()
   for (let run = 1; ; run++) {
     const mine: Hooks = { before: [], after: [] }
     let committing = false
     let result: T
     try {
-      result = await kysely.transaction().execute(async tx => {
+      result = await kysely.transaction().execute(async queued => {
+        const tx = await pipelined(queued, dialect)
         hooks.set(tx, mine)
         try {
           // Not awaited: it counts at COMMIT. It fails only where a statement of `fn` has failed before it, or with the connection.
@@ -225,11 +243,12 @@ export function open(options: OpenOptions): Db {
   let closing = false
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
   pool.on('error', error => closing || report(error))
-  const kysely = new Kysely<Tables>({ dialect: dialect(pool) })
+  const spoken = dialect(pool)
+  const kysely = new Kysely<Tables>({ dialect: spoken })
   const ears = listener(config, report)
   return {
     read: kysely,
-    tx: (fn, txOptions) => runTx(kysely, report, fn, txOptions),
+    tx: (fn, txOptions) => runTx(kysely, spoken, report, fn, txOptions),
     listen: ears.listen,
     stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     async close() {

@@ -18,7 +18,7 @@
  * with `conflict`, or queued behind the first, which is then asked to stop (`supersede`).
  */
 import { randomUUID } from 'node:crypto'
-import { afterCommit, isDuplicate, json, type Query, sql, type Tx } from '../db/index.ts'
+import { afterCommit, json, type Query, sql, type Tx } from '../db/index.ts'
 import { conflict } from '../fault.ts'
 import type { Env } from '../service.ts'
 import { wakeRunners, wakeWaiters } from './wake.ts'
@@ -105,6 +105,8 @@ export interface StartOptions {
  * runs on the resource, unless `supersede`; a saga that is queued behind another already is not queued twice (its id is returned).
  */
 export async function sagaStart<A extends object>(tx: Tx, started: Saga<A>, args: A, options: StartOptions): Promise<string> {
+  const id = randomUUID()
+  if (await sagaInsert(tx, { id, name: started.name, resource: options.resource, args, state: 'running' })) return id
   const running = await tx
     .selectFrom('kit.sagas')
     .select(['id', 'name', 'step', 'state'])
@@ -120,20 +122,31 @@ export async function sagaStart<A extends object>(tx: Tx, started: Saga<A>, args
   }
   const queued = running.find(row => row.state === 'queued')
   if (queued) return queued.id
-  const id = randomUUID()
   const state = running.length > 0 ? 'queued' : 'running'
-  try {
-    await tx
-      .insertInto('kit.sagas')
-      .values({ id, name: started.name, resource: options.resource, args: json(args), state })
-      .execute()
-  } catch (error) {
-    if (isDuplicate(error)) throw conflict('Another operation on it has just begun.', { cause: error })
-    throw error
-  }
+  if (!(await sagaInsert(tx, { id, name: started.name, resource: options.resource, args, state })))
+    throw conflict('Another operation on it has just begun.')
   if (running.length > 0) await sagaCancel(tx, options.resource)
-  afterCommit(tx, wakeRunners)
   return id
+}
+
+interface NewSaga {
+  id: string
+  name: string
+  resource: string
+  args: object
+  state: 'running' | 'queued'
+}
+
+/** Writes a saga, which is claimed after the commit. False when there is one on its resource already. */
+async function sagaInsert(tx: Tx, { args, ...row }: NewSaga): Promise<boolean> {
+  const made = await tx
+    .insertInto('kit.sagas')
+    .values({ ...row, args: json(args) })
+    .onConflict(on => on.doNothing())
+    .executeTakeFirst()
+  if (made.numInsertedOrUpdatedRows !== 1n) return false
+  afterCommit(tx, wakeRunners)
+  return true
 }
 
 /** Asks the saga that runs on this resource to stop and be undone. A forward saga goes on. Does nothing where none runs. */

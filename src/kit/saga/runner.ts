@@ -269,8 +269,8 @@ class Execution implements Run {
       return acted
     })
     this.#around.probe(`${name}: acted`)
-    await this.#record({ step: name, state: 'done', result })
-    this.#around.probe(`${name}: done`)
+    // Written with the next entry, which comes at once: until then it would be done again, which it may.
+    this.#journal.set(name, { step: name, state: 'done', result })
     return result
   }
 
@@ -428,14 +428,11 @@ class Execution implements Run {
   async #close(): Promise<void> {
     this.#around.probe('before close')
     await this.#db.tx(async tx => {
-      const gone = await tx
-        .deleteFrom('kit.sagas')
-        .where('id', '=', this.id)
-        .where('fence', '=', this.#row.fence)
-        .executeTakeFirst()
+      const [gone] = await Promise.all([
+        tx.deleteFrom('kit.sagas').where('id', '=', this.id).where('fence', '=', this.#row.fence).executeTakeFirst(),
+        this.#failure ? this.#undone?.(tx, this.#failure) : this.#done?.(tx),
+      ])
       if (gone.numDeletedRows === 0n) throw new Lost('the lease was lost')
-      if (this.#failure) await this.#undone?.(tx, this.#failure)
-      else await this.#done?.(tx)
       await tx
         .updateTable('kit.sagas')
         .set({ state: 'running' })

@@ -193,11 +193,8 @@ export const neighbours = {
     ),
 
   /** The groups of a server's ports as shown. */
-  async securityGroupsOf(db: Query, serverId: string): Promise<{ id: string; name: string }[]> {
-    const ports = (await neutron.portsOfServers(db, [serverId])).get(serverId) ?? []
-    const groups = new Map(ports.flatMap(port => port.securityGroups.map(group => [group.id, group])))
-    return [...groups.values()].sort((a, b) => a.name.localeCompare(b.name))
-  },
+  securityGroupsOf: async (db: Query, serverId: string): Promise<{ id: string; name: string }[]> =>
+    groupsOf((await neutron.portsOfServers(db, [serverId])).get(serverId) ?? []),
 
   /** The ports of a server as its interfaces show them. */
   async interfaces(db: Query, serverId: string): Promise<Interface[]> {
@@ -210,30 +207,31 @@ export const neighbours = {
     }))
   },
 
-  /** Makes and binds a server's ports on a host, which wake the server's saga when they are wired. */
+  /** Makes and binds a server's ports on a host, which wake the server's saga when they are wired. Answers what is to be kept of them. */
   async portsTake(
     env: Env,
     tx: Tx,
     owner: Owner,
     host: string,
     asked: { networks: BuildAsked['networks']; securityGroups: string[]; hostname: string; zone: string; wake: string },
-  ): Promise<NicKept[]> {
-    if (!Array.isArray(asked.networks)) return []
+  ): Promise<{ nics: NicKept[]; securityGroups: { id: string; name: string }[] }> {
+    if (!Array.isArray(asked.networks) || asked.networks.length === 0) return { nics: [], securityGroups: [] }
     const binding = { host, deviceId: owner.serverId, deviceOwner: `compute:${asked.zone}`, wake: asked.wake }
     const ours = new Set<string>()
     const tags = new Map<string, string>()
     const order: string[] = []
     for (const nic of asked.networks) {
-      const id = nic.port ?? (await portMade(env, tx, owner, nic, asked))
-      if (!nic.port) ours.add(id)
+      const id = nic.port ?? (await portMade(env, tx, owner, nic, { ...asked, ...binding }))
+      if (nic.port) await neutron.portBind(env, tx, id, binding)
+      else ours.add(id)
       if (nic.tag) tags.set(id, nic.tag)
-      await neutron.portBind(env, tx, id, binding)
       order.push(id)
     }
-    const kept = ((await nicsOf(tx, [owner.serverId], ours, tags)).get(owner.serverId) ?? []).filter(nic =>
-      order.includes(nic.portId),
-    )
-    return kept.sort((a, b) => order.indexOf(a.portId) - order.indexOf(b.portId))
+    const ports = await neutron.portsOfServers(tx, [owner.serverId])
+    const all = (await nicsOf(tx, ports, ours, tags)).get(owner.serverId) ?? []
+    const nics = all.filter(nic => order.includes(nic.portId))
+    nics.sort((a, b) => order.indexOf(a.portId) - order.indexOf(b.portId))
+    return { nics, securityGroups: groupsOf(ports.get(owner.serverId) ?? []) }
   },
 
   /** Binds a server's ports to another host; `wake` is told when they are wired there. */
@@ -268,10 +266,8 @@ export const neighbours = {
   async nicsNow(db: Query, servers: readonly { id: string; nics: readonly NicKept[] }[]): Promise<Map<string, NicKept[]>> {
     const with_ = servers.filter(server => server.nics.length > 0)
     const before = new Map(with_.flatMap(server => server.nics.map((nic, place) => [nic.portId, { nic, place }] as const)))
-    const now = await nicsOf(
-      db,
-      with_.map(server => server.id),
-    )
+    const ids = with_.map(server => server.id)
+    const now = await nicsOf(db, await neutron.portsOfServers(db, ids))
     for (const nics of now.values()) {
       for (const nic of nics) {
         const known = before.get(nic.portId)
@@ -339,7 +335,7 @@ async function portMade(
   tx: Tx,
   owner: Owner,
   nic: NetworkAsked,
-  asked: { securityGroups: string[]; hostname: string },
+  asked: { securityGroups: string[]; hostname: string } & neutron.PortBinding,
 ): Promise<string> {
   const { id } = await neutron.portCreate(env, tx, {
     projectId: owner.projectId,
@@ -347,18 +343,27 @@ async function portMade(
     ...(nic.fixedIp !== undefined && { fixedIps: [{ ip_address: nic.fixedIp }] }),
     ...(asked.securityGroups.length > 0 && { securityGroups: asked.securityGroups }),
     dnsName: asked.hostname,
+    host: asked.host,
+    deviceId: asked.deviceId,
+    deviceOwner: asked.deviceOwner,
+    ...(asked.wake !== undefined && { wake: asked.wake }),
   })
   return id
 }
 
-/** Servers' ports as nova keeps them. */
+/** The groups of ports, each once, by name. */
+function groupsOf(ports: readonly neutron.ServerPort[]): { id: string; name: string }[] {
+  const groups = new Map(ports.flatMap(port => port.securityGroups.map(group => [group.id, group])))
+  return [...groups.values()].sort((a, b) => a.name.localeCompare(b.name))
+}
+
+/** Servers' ports, as they are found now, in the form that nova keeps. */
 async function nicsOf(
   db: Query,
-  serverIds: readonly string[],
+  ports: ReadonlyMap<string, neutron.ServerPort[]>,
   ours: ReadonlySet<string> = new Set(),
   tags: ReadonlyMap<string, string> = new Map(),
 ): Promise<Map<string, NicKept[]>> {
-  const ports = await neutron.portsOfServers(db, serverIds)
   const ids = new Set([...ports.values()].flat().flatMap(port => port.fixedIps.map(ip => ip.subnetId)))
   const subnets = new Map((await neutron.subnetsByIds(db, [...ids])).map(subnet => [subnet.id, subnet]))
   const nicOf = (port: neutron.ServerPort): NicKept => ({

@@ -41,6 +41,8 @@ export interface PortGiven {
   numaAffinityPolicy?: string | null
   deviceProfile?: string | null
   hints?: Record<string, unknown> | null
+  /** Resource of the saga that is poked when the port is wired. */
+  wake?: string
   tags?: readonly string[]
   /** Port quota is not asked: ports that belong to the cloud itself. */
   free?: boolean
@@ -61,9 +63,11 @@ export const isTrusted = (deviceOwner: string): boolean => deviceOwner.startsWit
  * Makes a port: its row, addresses, groups. Throws NetworkNotFound, OverQuota, and what addresses and MAC addresses that are taken give.
  */
 export async function portMake(env: Env, tx: Tx, given: PortGiven, known?: NetworkFacts): Promise<PortMade> {
-  const network = known ?? (await networkFacts(tx, given.networkId, given.projectId))
   const settings = env.config.of(neutronSettings)
-  if (!given.free) await quotaClaim(tx, settings.quota, given.projectId, { port: 1 })
+  const [network] = await Promise.all([
+    known ?? networkFacts(tx, given.networkId, given.projectId),
+    given.free || quotaClaim(tx, settings.quota, given.projectId, { port: 1 }),
+  ])
   const id = given.id ?? randomUUID()
   const deviceOwner = given.deviceOwner ?? ''
   const portSecurity = isTrusted(deviceOwner) ? false : (given.portSecurity ?? network.port_security_enabled)
@@ -165,7 +169,7 @@ function valuesOf(row: Row, mac: string) {
     numa_affinity_policy: row.numaAffinityPolicy ?? null,
     device_profile: row.deviceProfile ?? null,
     hints: row.hints ? json(row.hints) : null,
-    wake: null,
+    wake: row.wake ?? null,
     tags: [...new Set(row.tags ?? [])],
   }
 }

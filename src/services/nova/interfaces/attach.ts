@@ -54,19 +54,17 @@ async function attachBegin(
   const networks = await neighbours.networksCheck(env, tx, ctx, nothing ? 'auto' : [asked], 1)
   if (!Array.isArray(networks)) throw badRequest('No suitable network could be found.')
   const owner = { serverId: id, projectId: server.project_id, userId: server.user_id }
-  const [nic] = await neighbours.portsTake(env, tx, owner, server.host ?? '', {
+  const { nics, securityGroups } = await neighbours.portsTake(env, tx, owner, server.host ?? '', {
     networks: networks.map(network => ({ ...network, tag: asked.tag })),
     securityGroups: [],
     hostname: server.hostname,
     zone: server.availability_zone ?? '',
     wake: serverResource(id),
   })
+  const nic = nics[0]!
   await actionsBegin(tx, ctx, 'attach_interface', [server])
-  await serverChange(tx, id, {
-    nics: [...server.nics, nic!],
-    security_groups: await neighbours.securityGroupsOf(tx, id),
-  })
-  return { server, nic: nic! }
+  await serverChange(tx, id, { nics: [...server.nics, nic], security_groups: securityGroups })
+  return { server, nic }
 }
 
 /** The port is not the server's any more: it goes, or is free again if the caller brought it. */

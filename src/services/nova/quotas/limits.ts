@@ -98,8 +98,7 @@ export async function serversAllowed(
   min: number,
   count: number,
 ): Promise<number> {
-  const limits = await projectLimits(tx, config, projectId)
-  const usage = await serverUsage(tx, projectId)
+  const [limits, usage] = await Promise.all([projectLimits(tx, config, projectId), serverUsage(tx, projectId)])
   const each = { instances: 1, cores: size.vcpus, ram: size.memory_mb }
   const short: ('instances' | 'cores' | 'ram')[] = []
   let allowed = count

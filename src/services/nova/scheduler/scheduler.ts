@@ -2,8 +2,8 @@
  * Chooses the host of a server, inside the transaction that claims it there. Placement says which hosts have room; filters say which of
  * those will do; weighers put them in order; the first that can still be claimed is it.
  *
- * Hosts are looked at in two helpings: a few drawn at random, and all of them only if none of those will do. So with a thousand hosts
- * that are alike a choice costs what it costs with fifty.
+ * Hosts are looked at in helpings: a few drawn at random, more of them only if none of those will do. So with a thousand hosts that are
+ * alike a choice costs what it costs with a handful, and choices made at the same time seldom meet on one host.
  */
 import type { Static } from 'typebox'
 import { type Query, sql, type Tx } from '#kit/db/index.ts'
@@ -17,8 +17,8 @@ import type { HostState, Placed, ScheduleRequest } from './request.ts'
 
 export type FilterSettings = Static<typeof novaSettings.schema>
 
-const FIRST_HELPING = 50
-const ALL = 100_000
+/** Hosts of each helping; the last is all of them. */
+const HELPINGS = [16, 128, 100_000]
 
 /** Why a host was refused. */
 interface Refusal {
@@ -50,7 +50,7 @@ export async function schedule(tx: Tx, env: Env, owner: Owner, request: Schedule
   const demands = demandsOf(request)
   const tried = new Set<string>()
   const refusals: Refusal[] = []
-  for (const limit of [FIRST_HELPING, ALL]) {
+  for (const limit of HELPINGS) {
     const found = await neighbours.candidates(tx, demands, limit)
     const fresh = found.filter(candidate => !tried.has(candidate.id))
     for (const { id } of fresh) tried.add(id)

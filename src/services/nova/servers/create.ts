@@ -331,16 +331,14 @@ export async function serversReserve(call: Call<unknown, CreateBody>): Promise<R
     const count = await serversAllowed(tx, env.config, ctx.projectId!, draft.flavor, draft.min, draft.max)
     const rows = rowsOf(ctx, asked, draft, count, env, version, reservationId)
     if (draft.groupId !== null) await groupJoin(tx, env, ctx, draft.groupId, rows.length)
-    await serversInsert(tx, rows)
-    await actionsBegin(tx, ctx, 'create', rows)
-    for (const { id } of rows) {
-      await sagaStart(
-        tx,
-        createServer,
-        { serverId: id, requestId: ctx.requestId, adminPassword },
-        { resource: serverResource(id) },
-      )
-    }
+    const { requestId } = ctx
+    await Promise.all([
+      serversInsert(tx, rows),
+      actionsBegin(tx, ctx, 'create', rows),
+      ...rows.map(({ id: serverId }) =>
+        sagaStart(tx, createServer, { serverId, requestId, adminPassword }, { resource: serverResource(serverId) }),
+      ),
+    ])
     return rows.map(row => row.id)
   })
   const diskConfig = asked['OS-DCF:diskConfig'] ?? (toBoolean(draft.image?.properties.auto_disk_config ?? '') ? 'AUTO' : 'MANUAL')

@@ -63,7 +63,7 @@ export async function serverPlace(tx: Tx, env: Env, id: string, excluded: string
   const owner = { serverId: id, projectId: server.project_id, userId: server.user_id }
   const placed = await schedule(tx, env, owner, await requestOf(tx, server, { excluded }))
   const { build } = server
-  const nics = await neighbours.portsTake(env, tx, owner, placed.host, {
+  const { nics, securityGroups } = await neighbours.portsTake(env, tx, owner, placed.host, {
     networks: build.networks,
     securityGroups: build.securityGroups,
     hostname: server.hostname,
@@ -76,7 +76,7 @@ export async function serverPlace(tx: Tx, env: Env, id: string, excluded: string
     availability_zone: placed.zone,
     task_state: 'spawning',
     nics,
-    security_groups: nics.length > 0 ? await neighbours.securityGroupsOf(tx, id) : [],
+    security_groups: securityGroups,
   })
   return placed
 }

@@ -92,19 +92,22 @@ export async function allocationsReplace(tx: Tx, changes: readonly Change[]): Pr
     if (missing) throw conflict(`Allocation for resource provider '${missing}' that does not exist.`)
     await refuseOverCapacity(tx, changes, wanted, consumers)
   }
-  await tx.deleteFrom('placement.allocations').where('consumer_id', 'in', consumers).execute()
+  if (before.length > 0) await tx.deleteFrom('placement.allocations').where('consumer_id', 'in', consumers).execute()
   const rows = changes.flatMap(c =>
     Object.entries(c.wants).flatMap(([provider_id, resources]) =>
       Object.entries(resources).map(([name, used]) => ({ consumer_id: c.consumerId, provider_id, class: name, used })),
     ),
   )
-  await consumersWrite(tx, changes)
-  if (rows.length > 0) await tx.insertInto('placement.allocations').values(rows).execute()
   // As Placement counts: a provider that a consumer leaves for another is not changed by that; one that it leaves for nothing is.
   const gone = changes.filter(c => Object.keys(c.wants).length === 0).map(c => c.consumerId)
   const left = before.filter(row => gone.includes(row.consumer_id)).map(row => row.provider_id)
   const changed = [...new Set([...wanted, ...left])]
-  if (changed.length > 0) await generationsBump(tx, changed)
+  // In this order: consumers before what refers to them.
+  await Promise.all([
+    consumersWrite(tx, changes),
+    rows.length > 0 && tx.insertInto('placement.allocations').values(rows).execute(),
+    changed.length > 0 && generationsBump(tx, changed),
+  ])
 }
 
 async function refuseOverCapacity(tx: Tx, changes: readonly Change[], wanted: string[], consumers: string[]): Promise<void> {
@@ -129,12 +132,17 @@ async function refuseOverCapacity(tx: Tx, changes: readonly Change[], wanted: st
 async function consumersWrite(tx: Tx, changes: readonly Change[]): Promise<void> {
   const staying = changes.filter(c => Object.keys(c.wants).length > 0)
   const going = changes.filter(c => Object.keys(c.wants).length === 0).map(c => c.consumerId)
-  if (going.length > 0) await tx.deleteFrom('placement.consumers').where('id', 'in', going).execute()
-  if (staying.length === 0) return
-  await tx
+  await Promise.all([
+    going.length > 0 && tx.deleteFrom('placement.consumers').where('id', 'in', going).execute(),
+    staying.length > 0 && consumersUpsert(tx, staying),
+  ])
+}
+
+const consumersUpsert = (tx: Tx, changes: readonly Change[]) =>
+  tx
     .insertInto('placement.consumers')
     .values(
-      staying.map(({ consumerId, consumer }) => ({
+      changes.map(({ consumerId, consumer }) => ({
         id: consumerId,
         project_id: consumer.projectId,
         user_id: consumer.userId,
@@ -152,7 +160,6 @@ async function consumersWrite(tx: Tx, changes: readonly Change[]): Promise<void>
       })),
     )
     .execute()
-}
 
 /** Something about these providers changed. */
 export async function generationsBump(tx: Tx, ids: readonly string[]): Promise<void> {
