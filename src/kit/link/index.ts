@@ -20,7 +20,7 @@ export {
   joinTokenCreate,
 } from './registry.ts'
 export type { AgentLink, HostChange, Hosts, StreamedAnswer } from './types.ts'
-export { call, callStream, notify } from './types.ts'
+export { call, callStream, hostAwaited, notify } from './types.ts'
 export { unixListen, unixWay } from './unix.ts'
 export type { Bytes, CallOptions, LinkLog, Notice, Served, Serving, Streamed, Verb } from './verb.ts'
 export { hear, notice, serve, streamed, verb } from './verb.ts'

@@ -81,6 +81,31 @@ export function call<Args, Result>(
   return env.hosts.call(host, verb, args, options)
 }
 
+/**
+ * Waits until a host is connected to this controller, `seconds` at most: after a controller's restart its hosts are back in a moment. Resolves either
+ * way, since a call says best what is wrong with a host that stays away. Rejects with the signal's reason.
+ */
+export async function hostAwaited(env: { hosts: Hosts }, host: string, seconds: number, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted()
+  let timer: NodeJS.Timeout | undefined
+  let unwatch = (): void => {}
+  const stop = new AbortController()
+  try {
+    await new Promise<void>((resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true, signal: stop.signal })
+      timer = setTimeout(resolve, seconds * 1000)
+      unwatch = env.hosts.watch(({ host: name, change }) => {
+        if (name === host && change === 'connect') resolve()
+      })
+      if (env.hosts.isConnected(host)) resolve()
+    })
+  } finally {
+    clearTimeout(timer)
+    unwatch()
+    stop.abort()
+  }
+}
+
 /** See `Hosts.callStream`. */
 export function callStream<Args, Result>(
   env: { hosts: Hosts },

@@ -2,13 +2,17 @@
  * Creates a server: a host, its resources and ports (one transaction); the guest on the host; its ports wired; ACTIVE. A host that fails
  * for reasons of its own is left for the next best one, up to max_attempts hosts.
  */
+
+import type { Tx } from '#kit/db/index.ts'
 import { Fault, reason } from '#kit/fault.ts'
-import { call, notify } from '#kit/link/index.ts'
+import { call, hostAwaited, notify } from '#kit/link/index.ts'
 import { type Run, type SagaFailure, saga } from '#kit/saga/index.ts'
 import type { Env } from '#kit/service.ts'
 import { actionEnd } from '../actions/store.ts'
 import { guestSpec } from '../guests/spec.ts'
 import { neighbours } from '../neighbours.ts'
+import type { Placed } from '../scheduler/request.ts'
+import { NoValidHost } from '../scheduler/scheduler.ts'
 import { novaSettings } from '../settings.ts'
 import type { Guest } from '../spec.ts'
 import { destroy, ensure, poke } from '../verbs.ts'
@@ -24,6 +28,8 @@ export interface CreateArgs {
 
 /** Seconds that the host may take, an image to be fetched included. */
 const BOOT_SECONDS = 1800
+/** Seconds for which a host that was just chosen may be away: this controller, or its agent, has been restarted meanwhile. */
+const AWAY_SECONDS = 30
 
 type Booted = { power: number; wired: boolean } | { failed: string }
 
@@ -42,12 +48,12 @@ export const createServer = saga<CreateArgs>('nova.server.create', async (run, a
     await actionEnd(tx, serverId, requestId, { event: 'compute__do_build_and_run_instance', host: null, failure })
   })
   const attempts = run.env.config.of(novaSettings).max_attempts
-  const failed: string[] = []
+  const failed: { host: string; why: string }[] = []
   for (let attempt = 1; ; attempt++) {
     const suffix = attempt === 1 ? '' : `-${attempt}`
     const { host } = await run.step(
       `place${suffix}`,
-      tx => serverPlace(tx, run.env, serverId, failed),
+      tx => placeElsewhere(tx, run.env, serverId, failed),
       tx => serverUnplace(run.env, tx, serverId),
     )
     const booted = await boot(run, args, host, suffix, attempt < attempts)
@@ -55,11 +61,29 @@ export const createServer = saga<CreateArgs>('nova.server.create', async (run, a
       await finish(run, args, host, booted)
       return
     }
-    failed.push(host)
+    failed.push({ host, why: booted.failed })
     await run.act(`clean${suffix}`, () => leave(run.env, host, serverId))
     await run.step(`unplace${suffix}`, tx => serverUnplace(run.env, tx, serverId))
   }
 })
+
+/** As serverPlace, but where no host is left the reason is that of the hosts that were tried. */
+async function placeElsewhere(
+  tx: Tx,
+  env: Env,
+  serverId: string,
+  failed: readonly { host: string; why: string }[],
+): Promise<Placed> {
+  const tried = failed.map(({ host }) => host)
+  try {
+    return await serverPlace(tx, env, serverId, tried)
+  } catch (error) {
+    if (!(error instanceof NoValidHost) || failed.length === 0) throw error
+    const why = new Map(failed.map(one => [one.host, one.why]))
+    const told = error.refusals.map(one => (why.has(one.host) ? { ...one, why: `it was tried: ${why.get(one.host)}` } : one))
+    throw new NoValidHost(told)
+  }
+}
 
 function boot(run: Run, { serverId, adminPassword }: CreateArgs, host: string, suffix: string, more: boolean): Promise<Booted> {
   const { env } = run
@@ -69,6 +93,7 @@ function boot(run: Run, { serverId, adminPassword }: CreateArgs, host: string, s
       const server = await serverRow(env.db.read, serverId)
       if (!server) throw noServer(serverId)
       let guest: Guest
+      await hostAwaited(env, host, AWAY_SECONDS, signal)
       try {
         guest = await call(env, host, ensure, guestSpec(server, { adminPassword }), { key, signal, deadline: BOOT_SECONDS })
       } catch (error) {

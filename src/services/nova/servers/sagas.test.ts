@@ -59,3 +59,33 @@ test('a deletion finishes, killed at any point', async t => {
   // Its steps are tried until they work, so none is made to fail for good.
   await killAtEveryStep(t, make, { skip: ['destroy', 'free'] })
 })
+
+test('where no host is left, the fault has the words of those that were tried', async t => {
+  const world = await sagaWorld()
+  t.after(world.close)
+  world.host.fail = verb => (verb === 'ensure' ? new Error('No space left on device') : undefined)
+  await world.serverStart(ID, createServer, { adminPassword: 'x' })
+  await world.settle([createServer as Saga<never>])
+  const row = (await serverRow(world.env.db.read, ID))!
+  assert.equal(row.vm_state, 'error')
+  assert.match(row.fault!.message, /No valid host was found.*host1: it was tried: .*No space left on device/)
+  assert.equal(await world.allocated(), 0)
+})
+
+test('a host that is away for a moment is waited for, not left', async t => {
+  const world = await sagaWorld()
+  t.after(world.close)
+  const { hosts } = world.env
+  const connected = hosts.isConnected
+  let asked = 0
+  // Chosen by the scheduler while it was there, and gone when the guest is to be made there; back at the next event.
+  t.mock.method(hosts, 'isConnected', (host: string) => (++asked === 2 ? false : connected(host)))
+  t.mock.method(hosts, 'watch', (heard: (change: { host: string; change: 'connect' }) => void) => {
+    setImmediate(() => heard({ host: 'host1', change: 'connect' }))
+    return () => {}
+  })
+  await world.serverStart(ID, createServer, { adminPassword: 'x' })
+  await world.settle([createServer as Saga<never>])
+  assert.equal((await serverRow(world.env.db.read, ID))!.vm_state, 'active')
+  assert.ok(asked >= 2)
+})
