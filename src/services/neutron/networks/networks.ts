@@ -115,6 +115,8 @@ export const networks = resource({
   // One segment is told by the provider attributes, several by the list.
   view(view, row) {
     const several = (row.segs as Row[]).length > 1
+    // Said only where it was asked for, as by clouds without that extension.
+    if (view.vlan_transparent === null) delete view.vlan_transparent
     for (const name of Object.keys(view)) if (several ? name.startsWith('provider:') : name === 'segments') delete view[name]
     return view
   },

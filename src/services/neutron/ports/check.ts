@@ -124,5 +124,8 @@ export function dhcpOptsMerged(before: readonly DhcpOption[], given: ReturnType<
 export function groupsClean(value: unknown): string[] {
   if (value === null) return []
   if (!Array.isArray(value)) throw invalidInput('security_groups', `'${JSON.stringify(value)}' is not a list`)
-  return [...new Set(value.map(id => uuidClean(id, 'security_groups')))]
+  const ids = value.map(id => uuidClean(id, 'security_groups'))
+  const twice = ids.find((id, i) => ids.indexOf(id) !== i)
+  if (twice !== undefined) throw invalidInput('security_groups', `Duplicate items in the list: '${twice}'`)
+  return ids
 }

@@ -123,9 +123,10 @@ export const ports = resource({
     device_profile: nullableText(255, { update: false }),
     hints: document(S.Nullable(S.Record(S.String(), S.Unknown())), { initial: null }),
     ip_allocation: shown(S.String()),
-    resource_request: shown(S.Unknown(), { column: null, read: () => null }),
   },
   columns,
+  // The API's schema knows a policy or none at all, no null.
+  view: ({ numa_affinity_policy, ...view }) => (numa_affinity_policy === null ? view : { ...view, numa_affinity_policy }),
   visible: ctx => sql<boolean>`(neutron.ports.project_id = ${ctx.projectId} or ${network('project_id')} = ${ctx.projectId})`,
   filters: {
     fixed_ips: fixedFilter,

@@ -13,6 +13,8 @@ interface Kind {
   missing: (id: string) => Error
   /** Whether others than the owner use the object by this sharing alone. */
   used?: (tx: Tx, row: Row) => Promise<boolean>
+  /** Throws where the target would have the object but not what it stands in. */
+  reaches?: (tx: Tx, id: string, target: string) => Promise<void>
 }
 
 const missing = (name: string, type: string) => (id: string) => notFound(`${name} ${id} could not be found.`, { type })
@@ -39,6 +41,17 @@ const userOf =
     const { object_type, object_id, action, target_project } = row as Record<string, string>
     return sharingUsed(tx, { type: object_type!, id: object_id!, action: action!, target: target_project! }, bound(object_id!))
   }
+
+/** Who is to have a subnet pool must have its address scope. */
+async function scopeReached(tx: Tx, id: string, target: string): Promise<void> {
+  const { rows } = await sql`
+    select from neutron.subnetpools p join neutron.address_scopes s on s.id = p.address_scope_id
+    where p.id = ${id} and s.project_id <> ${target} and not exists (select from neutron.rbac_policies r where r.object_type = 'address_scope'
+      and r.object_id = s.id and r.action = 'access_as_shared' and r.target_project in ('*', ${target}))`.execute(tx)
+  if (rows.length === 0) return
+  const why = `Project ${target} has no access to the address scope of subnet pool ${id}.`
+  throw badRequest(why, { type: 'InvalidInput' })
+}
 
 const KINDS: Record<string, Kind> = {
   network: {
@@ -75,6 +88,7 @@ const KINDS: Record<string, Kind> = {
     table: 'neutron.subnetpools',
     actions: ['access_as_shared'],
     missing: missing('Subnet pool', 'SubnetPoolNotFound'),
+    reaches: scopeReached,
     used: userOf(
       id => sql`select s.project_id from neutron.subnets s join neutron.subnetpools p on p.id = s.subnetpool_id
         where p.id = ${id} and s.project_id <> p.project_id`,
@@ -146,6 +160,7 @@ async function policyMake({ tx, ctx, given }: Making): Promise<string> {
       type: 'InvalidInput',
     })
   }
+  await kind.reaches?.(tx, given.object_id as string, wanted)
   const id = await policyWrite(() => insertRow(rbacPolicies, tx, { ...given, target_tenant: wanted, target_project: wanted }))
   await follow(tx, given)
   return id

@@ -11,6 +11,7 @@ export const PROTOCOLS: Record<string, number> = {
 } // biome-ignore format: one list
 
 const ONLY_V6 = new Set(['ipv6-icmp', 'icmpv6', 'ipv6-encap', 'ipv6-route', 'ipv6-frag', 'ipv6-nonxt', 'ipv6-opts'])
+const ONLY_V6_NUMBERS = new Set([...ONLY_V6].map(name => PROTOCOLS[name]))
 const WITH_PORTS = new Set([6, 17, 33, 132, 136])
 
 /** The number of a protocol as a rule says it; null for any. */
@@ -72,7 +73,7 @@ export interface RuleGiven {
 export function ruleCheck(given: RuleGiven): RuleGiven {
   const rule = { ...given }
   if (rule.ethertype === 'IPv6' && ['icmp', 'icmpv6', '1'].includes(rule.protocol ?? '')) rule.protocol = 'ipv6-icmp'
-  if (rule.ethertype === 'IPv4' && ONLY_V6.has(rule.protocol ?? '')) {
+  if (rule.ethertype === 'IPv4' && rule.protocol !== null && ONLY_V6_NUMBERS.has(protocolNumber(rule.protocol)!)) {
     const why = `Invalid ethertype ${rule.ethertype} for protocol ${rule.protocol}.`
     throw invalid('SecurityGroupEthertypeConflictWithProtocol', why)
   }

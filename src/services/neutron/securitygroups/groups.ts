@@ -11,9 +11,11 @@ import { tagRoutes } from '../api/tags.ts'
 import { insertRow, updateRow, writeRoutes } from '../api/write.ts'
 import { gone, inUse, invalidInput } from '../faults.ts'
 import { granted } from '../networks/facts.ts'
+import { quotaClaim } from '../quotas/quota.ts'
 import { rbacForget } from '../rbac/store.ts'
+import { neutronSettings } from '../settings.ts'
 import { rules } from './rules.ts'
-import { defaultGroup, templateRules } from './store.ts'
+import { defaultGroup, templateCount, templateRules } from './store.ts'
 
 const RULES = sql<Row[]>`coalesce((select jsonb_agg(to_jsonb(r) order by r.created_at, r.id) from neutron.security_group_rules r
   where r.security_group_id = neutron.security_groups.id), '[]')`
@@ -64,12 +66,14 @@ export const groups = resource({
   remove: groupRemove,
 })
 
-async function groupMake({ tx, given }: Making): Promise<string> {
+async function groupMake({ env, tx, given }: Making): Promise<string> {
   const projectId = given.project_id as string
   if ((given.name as string) === 'default') {
     throw conflict('Default security group already exists.', { type: 'SecurityGroupDefaultAlreadyExists' })
   }
   await defaultGroup(tx, projectId)
+  const limits = env.config.of(neutronSettings).quota as Record<string, number>
+  await quotaClaim(tx, limits, projectId, { security_group_rule: await templateCount(tx) })
   const id = await insertRow(groups, tx, given)
   await templateRules(tx, { id, projectId, isDefault: false })
   return id

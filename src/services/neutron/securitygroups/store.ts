@@ -1,6 +1,16 @@
 import { randomUUID } from 'node:crypto'
 import { type Query, sql, type Tx } from '#kit/db/index.ts'
 
+/** How many rules a new group that is not the default one begins with. */
+export async function templateCount(tx: Tx): Promise<number> {
+  const { n } = await tx
+    .selectFrom('neutron.default_security_group_rules')
+    .select(sql<number>`count(*)::int`.as('n'))
+    .where('used_in_non_default_sg', '=', true)
+    .executeTakeFirstOrThrow()
+  return n
+}
+
 /**
  * Writes a new group's rules out of the templates. `PARENT` in a template stands for the group itself.
  */

@@ -3,7 +3,7 @@ import { badRequest, conflict, notFound } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { bitsOf, lastOf, overlap, type Prefix, parsePrefix, showPrefix, type Version } from '../address.ts'
-import { bool, idField, int, nullableUuid, prefixClean, project, shown, standard, text } from '../api/attributes.ts'
+import { bool, idField, int, nullableUuid, project, shown, standard, text } from '../api/attributes.ts'
 import { mayDo, targetOf } from '../api/authorize.ts'
 import { type Changing, type Making, type Removing, type Row, resource } from '../api/resource.ts'
 import { insertRow, lockedRow, updateRow } from '../api/write.ts'
@@ -18,7 +18,12 @@ const sharedWith = (projectId: string | null) => granted('subnetpool', 'access_a
 /** A list of prefixes, those that touch joined into one. */
 function prefixesClean(value: unknown): string[] {
   if (!Array.isArray(value) || value.length === 0) throw invalidInput('prefixes', 'Subnet prefix list is empty or no list')
-  return compact(value.map(item => parsePrefix(prefixClean(item, 'prefixes'))!)).map(showPrefix)
+  const read = value.map(item => {
+    const prefix = typeof item === 'string' && item.includes('/') ? parsePrefix(item) : undefined
+    if (!prefix) throw invalidInput('prefixes', `'${String(item)}' is not a valid IP subnet`)
+    return parsePrefix(showPrefix(prefix))!
+  })
+  return compact(read).map(showPrefix)
 }
 
 /** The fewest prefixes that hold the same addresses. */
@@ -40,6 +45,9 @@ function compact(prefixes: readonly Prefix[]): Prefix[] {
   return out
 }
 
+/** A length of prefixes: a number, shown as text. */
+const length = int(0, 128, { nullable: true, read: value => String(value) })
+
 /** Subnet pools. */
 export const subnetpools = resource({
   name: 'subnetpool',
@@ -55,9 +63,9 @@ export const subnetpools = resource({
     prefixes: { schema: S.Array(S.Unknown()), create: 'required', clean: prefixesClean, filter: false, sort: false },
     default_quota: int(0, 2147483647, { nullable: true, initial: null }),
     ip_version: shown(S.Integer()),
-    min_prefixlen: int(0, 128, { nullable: true }),
-    max_prefixlen: int(0, 128, { nullable: true }),
-    default_prefixlen: int(0, 128, { nullable: true }),
+    min_prefixlen: length,
+    max_prefixlen: length,
+    default_prefixlen: length,
     address_scope_id: nullableUuid(),
     is_default: bool(false),
     shared: bool(false, { column: null, update: false, read: (_, row) => row.shared }),
@@ -132,7 +140,7 @@ async function scopeFits(
   id: string,
   version: number,
   prefixes: readonly string[],
-  who: { projectId: string | null; isAdmin: boolean },
+  who: { projectId: string | null; isAdmin: boolean; grows?: boolean },
   poolId?: string,
 ): Promise<void> {
   await lock(tx, `neutron.scope:${id}`)
@@ -141,7 +149,10 @@ async function scopeFits(
     from neutron.address_scopes s where s.id = ${id}`.execute(tx)
   const scope = rows[0]
   if (!scope) throw notFound(`Address scope ${id} could not be found.`, { type: 'AddressScopeNotFound' })
-  if (!who.isAdmin && scope.project_id !== who.projectId && !scope.shared) {
+  const own = who.isAdmin || scope.project_id === who.projectId
+  if (!own && !scope.shared) throw notFound(`Address scope ${id} could not be found.`, { type: 'AddressScopeNotFound' })
+  // What is in a scope is its owner's to say, once it is in there.
+  if (!own && who.grows) {
     throw badRequest(`Illegal subnetpool association: subnetpool cannot associate with address scope ${id}.`, {
       type: 'IllegalSubnetPoolAssociationToAddressScope',
     })
@@ -194,7 +205,14 @@ async function poolChange({ tx, ctx, row, changes }: Changing): Promise<void> {
   const scope =
     'address_scope_id' in changes ? (changes.address_scope_id as string | null) : (row.address_scope_id as string | null)
   if (scope !== null && ('address_scope_id' in changes || 'prefixes' in changes)) {
-    await scopeFits(tx, scope, version, prefixes, { projectId: ctx.projectId, isAdmin: ctx.isAdmin }, id)
+    await scopeFits(
+      tx,
+      scope,
+      version,
+      prefixes,
+      { projectId: ctx.projectId, isAdmin: ctx.isAdmin, grows: 'prefixes' in changes && scope === row.address_scope_id },
+      id,
+    )
   }
   const columns = { min_prefixlen: lengths.min, max_prefixlen: lengths.max, default_prefixlen: lengths.usual }
   try {
