@@ -72,15 +72,22 @@ export function noun(spec: NounSpec): Noun {
   return { ...spec, list }
 }
 
-/** The envelope `{ network: { … } }` that POST or PUT takes. Fields outside are refused, unless `open` lets them through. */
-export function bodyOf(of: Noun, verb: 'create' | 'update', options: { open?: boolean } = {}) {
-  const fields: Record<string, S.TSchema> = {}
+/**
+ * The envelope `{ network: { … } }` that POST or PUT takes. Fields outside are refused, unless `open` lets them through; what stands beside
+ * the noun in its envelope too, unless `loose` does. `more` are members that no field describes.
+ */
+export function bodyOf(
+  of: Noun,
+  verb: 'create' | 'update',
+  options: { open?: boolean; loose?: boolean; more?: Record<string, S.TSchema> } = {},
+) {
+  const fields: Record<string, S.TSchema> = { ...options.more }
   for (const field of of.list) {
     const mode = verb === 'update' ? (field.update === false ? 'never' : 'optional') : (field.create ?? 'optional')
     if (mode !== 'never') fields[field.name] = mode === 'required' ? field.schema : S.Optional(field.schema)
   }
   const inner = S.Object(fields, { additionalProperties: options.open ?? false })
-  return S.Object({ [of.name]: inner }, { additionalProperties: false }) as unknown as S.TSchema
+  return S.Object({ [of.name]: inner }, { additionalProperties: options.loose ?? false }) as unknown as S.TSchema
 }
 
 /** The columns of a new row from what POST gave: given fields, else their initial values. Fields without a column are left to the noun. */
@@ -139,4 +146,4 @@ export function rulesFor(of: Noun, verb: 'create' | 'update', given: Row): strin
   return of.list.flatMap(field => (field.policy?.[verb] && field.name in given ? [field.policy[verb]!] : []))
 }
 
-export { type Listed, type ListOptions, listOf } from './list.ts'
+export { filtered, type Listed, type ListOptions, type Loose, listOf, pageOf, type Select } from './list.ts'

@@ -6,8 +6,8 @@ import { toBoolean } from '../http/schema.ts'
 import type { Noun, Row } from './index.ts'
 
 // Tables and columns come from the noun's own description, so the types of the whole schema say nothing here.
-type Loose = Record<string, Row>
-type Select = SelectQueryBuilder<Loose, string, Row>
+export type Loose = Record<string, Row>
+export type Select = SelectQueryBuilder<Loose, string, Row>
 
 export interface ListOptions {
   search: URLSearchParams
@@ -21,6 +21,8 @@ export interface ListOptions {
   unknown?: 'ignore' | 'refuse'
   /** Operators after the name (`name__contains`), as the identity API has them. */
   comparisons?: boolean
+  /** How the text of a filter is read where its field does not say; `types` are the JSON types of the field. */
+  parse?: (text: string, types: ReadonlySet<string>) => unknown
   /** Sort where the request names none, ahead of the id. */
   order?: readonly { field: string; dir: 'asc' | 'desc' }[]
   /** The most rows of one answer; also the limit where none is asked for. None: no limit. */
@@ -43,17 +45,24 @@ const PAGING = ['limit', 'marker', 'page_reverse', 'sort_key', 'sort_dir', 'fiel
 /** Answers a list request. Throws badRequest for a bad limit, sort key, marker or filter value. */
 export async function listOf(of: Noun, db: Query, options: ListOptions): Promise<Listed> {
   const loose = db as unknown as Kysely<Loose>
-  const key = options.key ?? 'id'
   const base = (): Select => {
     const query = loose.selectFrom(of.table).selectAll(of.table) as Select
     return options.narrow?.(query) ?? query
   }
-  const query = filtered(of, base(), options)
+  return pageOf(of, filtered(of, base(), options), base, options)
+}
+
+/**
+ * Sorts and pages a query of the noun's table as the request asks. `among` makes a query of the rows that a marker may name.
+ * Throws badRequest for a bad limit, sort key or marker.
+ */
+export async function pageOf(of: Noun, query: Select, among: () => Select, options: ListOptions): Promise<Listed> {
+  const key = options.key ?? 'id'
   const limit = limitOf(options)
   const reverse = toBoolean(options.search.get('page_reverse') ?? false) ?? false
   const keys = sortKeys(of, options, key)
   const marker = options.search.get('marker')
-  const after = marker === null || marker === '' ? undefined : await markerRow(of, base(), key, marker, keys)
+  const after = marker === null || marker === '' ? undefined : await markerRow(of, among(), key, marker, keys)
   const rows = (await page(query, keys, { after, limit: limit === undefined ? undefined : limit + 1, reverse })) as Row[]
   const more = limit !== undefined && rows.length > limit
   if (more) reverse ? rows.shift() : rows.pop()
@@ -97,7 +106,8 @@ async function markerRow(of: Noun, base: Select, key: string, marker: string, ke
   return keys.map(k => row[(k.column as string).split('.').at(-1)!])
 }
 
-function filtered(of: Noun, start: Select, options: ListOptions): Select {
+/** Adds the conditions of a request's filters to a query of the noun's table. Throws badRequest for a value that cannot be one. */
+export function filtered(of: Noun, start: Select, options: ListOptions): Select {
   const skip = new Set([...PAGING, ...(options.reserved ?? [])])
   let query = start
   for (const name of new Set(options.search.keys())) {
@@ -119,7 +129,7 @@ function byField(of: Noun, query: Select, name: string, values: string[], option
   }
   const column = sql.ref(`${of.table}.${field.at}`)
   if (operator) return query.where(compare(column, operator, values[0]!))
-  const parse = field.parse ?? parserOf(field.schema)
+  const parse = field.parse ?? parserOf(field.schema, options.parse)
   const wanted = values.map(parse).filter(v => v !== undefined)
   if (wanted.length === 0) return query.where(sql<boolean>`false`)
   const some = wanted.filter(v => v !== null)
@@ -132,7 +142,18 @@ function byField(of: Noun, query: Select, name: string, values: string[], option
   )
 }
 
-const OPERATORS = ['contains', 'icontains', 'startswith', 'istartswith', 'endswith', 'iendswith', 'iexact', 'exact'] as const
+const OPERATORS = [
+  'contains',
+  'icontains',
+  'startswith',
+  'istartswith',
+  'endswith',
+  'iendswith',
+  'iexact',
+  'exact',
+  'iequals',
+  'ne',
+] as const
 type Operator = (typeof OPERATORS)[number]
 
 function splitOperator(name: string): [string, Operator | undefined] {
@@ -142,6 +163,7 @@ function splitOperator(name: string): [string, Operator | undefined] {
 }
 
 function compare(column: ReturnType<typeof sql.ref>, operator: Operator, value: string) {
+  if (operator === 'ne') return sql<boolean>`${column} is distinct from ${value}`
   const fold = operator.startsWith('i')
   const escaped = value.replace(/[\\%_]/g, '\\$&')
   const kind = fold ? operator.slice(1) : operator
@@ -151,8 +173,9 @@ function compare(column: ReturnType<typeof sql.ref>, operator: Operator, value: 
 }
 
 /** How a filter's text is read, by the JSON type of the field. */
-function parserOf(schema: object): (text: string) => unknown {
+function parserOf(schema: object, dialect: ListOptions['parse']): (text: string) => unknown {
   const types = typesOf(schema)
+  if (dialect) return text => dialect(text, types)
   if (types.has('boolean')) {
     return text => {
       const value = toBoolean(text)

@@ -1,15 +1,25 @@
 import { randomUUID } from 'node:crypto'
-import type { Kysely, SelectQueryBuilder, Transaction } from 'kysely'
-import { isDuplicate, json, page, sql, type Tx } from '#kit/db/index.ts'
+import type { Kysely, Transaction } from 'kysely'
+import { isDuplicate, json, sql, type Tx } from '#kit/db/index.ts'
 import { badRequest, conflict, forbidden, notFound } from '#kit/fault.ts'
 import { type Call, type Method, type Route, route } from '#kit/http/route.ts'
-import { Object as ObjectSchema, Optional, type TSchema, toBoolean } from '#kit/http/schema.ts'
+import { Object as ObjectSchema, Optional, String as StringSchema, type TSchema, toBoolean } from '#kit/http/schema.ts'
+import {
+  bodyOf,
+  changesFor,
+  type Field,
+  type Noun as FieldTable,
+  noun as fieldTable,
+  filtered as filteredBy,
+  pageOf as paged,
+  type Select,
+  viewOf,
+} from '#kit/noun/index.ts'
 import { auditResource } from './audit/notify.ts'
 import { identityOf } from './identity.ts'
 
-// A noun is a table of its fields. From it come POST, PATCH, GET of one and of the list, DELETE; the request schemas; filters and
-// comparisons; sorting and paging; the policy target; the row and its shape on the wire. What makes a noun special is written by
-// hand, in its hooks.
+// What all nouns of identity share beside their tables of fields (kit/noun): five routes, with policy, audit and hooks for what makes a
+// noun special; the words of lists, their limits and links.
 //
 // Identity keeps attributes that it does not know: they go to the column `extra` and come back beside the others. Resource
 // options (`options`) are merged, and a null takes one away.
@@ -18,22 +28,6 @@ import { identityOf } from './identity.ts'
 export interface Row {
   id: string
   [column: string]: unknown
-}
-
-export interface Field {
-  schema: TSchema
-  /** in POST; by default optional */
-  create?: 'required' | 'no'
-  /** in PATCH; by default yes */
-  update?: false
-  /** `?name=` of a list; text also takes `name__contains` and the like. 'options'-like fields have none. */
-  filter?: 'text' | 'boolean'
-  /** stored as jsonb */
-  json?: true
-  /** not a column: hooks take care of it */
-  virtual?: true
-  /** never shown */
-  secret?: true
 }
 
 /** What a hook is told. */
@@ -82,7 +76,7 @@ export interface Noun {
   duplicate?(values: Record<string, unknown>): string
 }
 
-export type Rows = SelectQueryBuilder<Record<string, Row>, string, Row>
+export type Rows = Select
 type AnyDb = Kysely<Record<string, Row>>
 const any = (db: unknown): AnyDb => db as AnyDb
 
@@ -95,37 +89,36 @@ export function selfUrl(call: Pick<Call, 'self' | 'env'>, path: string): string 
   return base === undefined ? call.self(path) : `${base.replace(/\/(v3\/?)?$/, '')}/v3${path}`
 }
 
-const COMPARISONS: Record<string, (value: string) => string> = {
-  contains: value => `%${value}%`,
-  startswith: value => `${value}%`,
-  endswith: value => `%${value}`,
+/** What a list is of. */
+export type Listed = Pick<Noun, 'table' | 'fields'>
+
+const tables = new WeakMap<Listed['fields'], FieldTable>()
+
+/** The kit's table of a noun's fields. */
+function tableOf({ table, fields }: Listed): FieldTable {
+  let made = tables.get(fields)
+  if (made?.table !== table) {
+    const all = { id: ID, ...fields }
+    const nullable = Object.entries(all).map(([name, field]) => [name, { nullable: name !== 'id' && name !== 'name', ...field }])
+    made = fieldTable({ name: '', plural: '', table, fields: Object.fromEntries(nullable) })
+    tables.set(fields, made)
+  }
+  return made
 }
 
-const escapeLike = (value: string): string => value.replace(/[\\%_]/g, '\\$&')
+/** Every noun has one; whoever is to be found by it names it among the fields. */
+const ID: Field = { schema: StringSchema(), create: 'never', update: false, filter: false }
+
+/** The text of a filter, as Keystone reads it: `?enabled` is true, and so is all but 0 and the words for no. */
+function filterText(text: string, types: ReadonlySet<string>): unknown {
+  if (types.has('boolean')) return text === '' || (toBoolean(text) ?? text !== '0')
+  if (types.has('integer')) return /^-?\d{1,15}$/.test(text) ? Number(text) : undefined
+  return text === 'null' || text === 'None' ? null : text
+}
 
 /** Adds the conditions that the query string names: `?name=x&description__icontains=y`. Unknown parameters are no filters. */
-export function filtered(query: Rows, search: URLSearchParams, fields: Record<string, Field>, prefix = ''): Rows {
-  let result = query
-  for (const [key, value] of search) {
-    const [name, comparison] = key.split('__', 2) as [string, string?]
-    const field = Object.hasOwn(fields, name) ? fields[name] : undefined
-    if (!field?.filter) continue
-    const column = `${prefix}${name}`
-    if (comparison === undefined) {
-      if (field.filter === 'boolean')
-        result = result.where(column, '=', value === '' ? true : (toBoolean(value) ?? value !== '0'))
-      else if (value === 'null' || value === 'None') result = result.where(column, 'is', null)
-      else result = result.where(column, '=', value)
-    } else if (field.filter === 'text') {
-      const loose = comparison.startsWith('i')
-      const pattern = COMPARISONS[loose ? comparison.slice(1) : comparison]
-      if (pattern) result = result.where(column, loose ? 'ilike' : 'like', pattern(escapeLike(value)))
-      else if (comparison === 'iexact' || comparison === 'iequals') result = result.where(column, 'ilike', escapeLike(value))
-      else if (comparison === 'ne') result = result.where(column, 'is distinct from', value)
-    }
-  }
-  return result
-}
+export const filtered = (query: Rows, search: URLSearchParams, noun: Listed): Rows =>
+  filteredBy(tableOf(noun), query, { search, comparisons: true, parse: filterText })
 
 interface Page {
   rows: Row[]
@@ -133,44 +126,24 @@ interface Page {
   truncated: boolean
 }
 
-/** Sorts and pages a list as the query string asks: `limit`, `marker`, `sort_key`, `sort_dir`. */
-export async function pageOf(
-  query: Rows,
-  call: Call,
-  noun: Pick<Noun, 'table' | 'fields' | 'path' | 'one'>,
-  prefix = '',
-): Promise<Page> {
-  const { settings } = identityOf(call.env)
-  const limitAsked = call.search.get('limit')
-  if (limitAsked !== null && !/^\d+$/.test(limitAsked))
-    throw badRequest(`Invalid input for field 'limit': '${limitAsked}' is not of type 'integer'.`)
-  const paged = limitAsked === null || limitAsked === '0' ? undefined : Math.min(Number(limitAsked), settings.max_page)
-  const limit = Math.min(paged ?? Number.POSITIVE_INFINITY, settings.list_limit ?? Number.POSITIVE_INFINITY)
-  const marker = call.search.get('marker')
-  const sort = (call.search.get('sort_key') ?? call.search.get('sort') ?? '').split(',').filter(Boolean)
-  const dirs = (call.search.get('sort_dir') ?? '').split(',')
-  const keys = sort.map((item, at) => {
-    const [name = '', dir] = item.split(':')
-    const field = noun.fields[name]
-    if (name !== 'id' && (!field || field.virtual || field.json || field.secret)) throw badRequest(`Invalid sort key: ${name}.`)
-    return {
-      column: `${prefix}${name}`,
-      dir: (dir ?? dirs[at]) === 'desc' ? ('desc' as const) : ('asc' as const),
-      nullable: name !== 'id' && name !== 'name',
-    }
-  })
-  if (!sort.includes('id')) keys.push({ column: `${prefix}id`, dir: 'asc', nullable: false })
-  let after: unknown[] | undefined
-  if (marker !== null) {
-    const row = await any(call.db).selectFrom(noun.table).selectAll().where('id', '=', marker).executeTakeFirst()
-    if (!row) throw badRequest(`The marker ${marker} could not be found.`)
-    after = keys.map(key => row[key.column.slice(prefix.length)])
+/** Sorts and pages a list as the query string asks: `limit`, `marker`, `sort_key`, `sort_dir` (or `sort=name:desc`). */
+export async function pageOf(query: Rows, call: Call, noun: Listed): Promise<Page> {
+  const { list_limit: whole, max_page: most } = identityOf(call.env).settings
+  const search = new URLSearchParams(call.search)
+  for (const item of (search.get('sort') ?? '').split(',').filter(Boolean)) {
+    const [name = '', dir = 'asc'] = item.split(':')
+    search.append('sort_key', name)
+    search.append('sort_dir', dir)
   }
-  const finite = Number.isFinite(limit)
-  const rows = (await page(query as never, keys, { after, limit: finite ? limit + 1 : undefined })) as Row[]
-  const more = finite && rows.length > limit
-  if (more) rows.pop()
-  return { rows, truncated: more, links: pageLinks(call, more && paged !== undefined ? rows.at(-1)!.id : undefined) }
+  const asked = search.get('limit')
+  const pages = asked !== null && asked !== '0'
+  const among = () => any(call.db).selectFrom(noun.table).selectAll() as unknown as Rows
+  const { rows, more } = await paged(tableOf(noun), query, among, {
+    search,
+    maxLimit: pages ? Math.min(most, whole ?? most) : whole,
+  })
+  const found = rows as Row[]
+  return { rows: found, truncated: more, links: pageLinks(call, more && pages ? found.at(-1)!.id : undefined) }
 }
 
 /** The links of a list; `marker` when another page follows. */
@@ -193,8 +166,7 @@ export function listView(many: string, entries: unknown[], { links, truncated }:
 
 /** A row on the wire: its shown fields, then what callers made up, then options and links. */
 export function nounView(noun: Noun, row: Row, call: Call): Record<string, unknown> {
-  const view: Record<string, unknown> = { id: row.id }
-  for (const [name, field] of Object.entries(noun.fields)) if (!field.virtual && !field.secret) view[name] = row[name]
+  const view = viewOf(tableOf(noun), row)
   if (noun.extra) Object.assign(view, row.extra)
   if (noun.options) view.options = row.options
   view.links = { self: selfUrl(call, `${noun.path}/${encodeURIComponent(row.id)}`) }
@@ -222,18 +194,13 @@ function targetOf(noun: Noun, row: Record<string, unknown> | null, call: NounCal
   return { ...call.params, ...(noun.target ? noun.target(row, call) : { target: { [noun.one]: row } }) }
 }
 
-function bodySchema(noun: Noun, creating: boolean): TSchema {
-  const fields: Record<string, TSchema> = {}
-  for (const [name, field] of Object.entries(noun.fields)) {
-    if (creating ? field.create === 'no' : field.update === false) continue
-    fields[name] = creating && field.create === 'required' ? field.schema : Optional(field.schema)
-  }
+function bodySchema(noun: Noun, verb: 'create' | 'update'): TSchema {
+  const more: Record<string, TSchema> = {}
   if (noun.options) {
     const options = Object.fromEntries(Object.entries(noun.options).map(([name, schema]) => [name, Optional(schema)]))
-    fields.options = Optional(ObjectSchema(options, { additionalProperties: false }))
+    more.options = Optional(ObjectSchema(options, { additionalProperties: false }))
   }
-  const strict = noun.extra ? {} : { additionalProperties: false }
-  return ObjectSchema({ [noun.one]: ObjectSchema(fields, creating ? strict : { ...strict }) })
+  return bodyOf({ ...tableOf(noun), name: noun.one }, verb, { open: noun.extra, loose: true, more })
 }
 
 /** Splits what was sent into columns, with unknown attributes in `extra` and options merged. */
@@ -243,7 +210,7 @@ function columnsOf(noun: Noun, sent: Record<string, unknown>, creating: boolean,
   for (const [name, value] of Object.entries(sent)) {
     const field = Object.hasOwn(noun.fields, name) ? noun.fields[name] : undefined
     if (field) {
-      if (creating ? field.create !== 'no' : field.update !== false) values[name] = value
+      if (creating ? field.create !== 'never' : field.update !== false) values[name] = value
     } else if (name === 'options' && noun.options) values.options = mergedOptions(before?.options, value)
     else if (noun.extra && name !== 'id' && name !== 'links') extra[name] = value
   }
@@ -257,13 +224,11 @@ function mergedOptions(before: unknown, sent: unknown): Record<string, unknown> 
   return merged
 }
 
-/** Values as the database takes them: jsonb columns wrapped, virtual ones left out. */
+/** Values as the database takes them; those of fields without a column are the hooks'. */
 function storable(noun: Noun, values: Record<string, unknown>): Record<string, unknown> {
-  const out: Record<string, unknown> = {}
+  const out = changesFor(tableOf(noun), values)
   for (const [name, value] of Object.entries(values)) {
-    const field = noun.fields[name]
-    if (field?.virtual) continue
-    out[name] = field?.json || name === 'extra' || name === 'options' ? json(value) : value
+    if (!Object.hasOwn(noun.fields, name)) out[name] = name === 'extra' || name === 'options' ? json(value) : value
   }
   return out
 }
@@ -318,29 +283,24 @@ export function nounRoutes(noun: Noun): Route[] {
       policyTarget: (call: NounCall) => noun.listTarget?.(call) ?? {},
       async handle(call: NounCall) {
         await noun.beforeList?.(call)
-        let query = filtered(
-          any(call.db).selectFrom(noun.table).selectAll(noun.table) as unknown as Rows,
-          call.search,
-          noun.fields,
-          `${noun.table}.`,
-        )
+        let query = filtered(any(call.db).selectFrom(noun.table).selectAll(noun.table) as unknown as Rows, call.search, noun)
         if (noun.domainColumn && call.ctx.domainId)
           query = query.where(`${noun.table}.${noun.domainColumn}`, '=', call.ctx.domainId)
         if (noun.where) query = noun.where(query, call)
-        const found = await pageOf(query, call, noun, `${noun.table}.`)
+        const found = await pageOf(query, call, noun)
         return listView(noun.many, await nounViews(noun, found.rows, call), found)
       },
     }),
     make(noun.putCreates ? 'PUT' : 'POST', noun.putCreates ? one : noun.path, 'create', {
       success: 201,
-      body: bodySchema(noun, true),
+      body: bodySchema(noun, 'create'),
       policyTarget: (call: NounCall) => targetOf(noun, sentOf(noun, call), call),
       handle: (call: NounCall) => create(noun, call).then(row => show(row, call)),
     }),
     make('GET', one, 'show', { ...common('show'), handle: (call: NounCall) => show(present(call), call) }),
     make('PATCH', one, 'update', {
       ...common('update'),
-      body: bodySchema(noun, false),
+      body: bodySchema(noun, 'update'),
       handle: (call: NounCall) => update(noun, call, present(call)).then(row => show(row, call)),
     }),
     make('DELETE', one, 'delete', {

@@ -41,8 +41,8 @@ const NewAppCred = Object({
 })
 
 type AppCred = Selectable<AppCredsTable>
-const FIELDS = { name: { schema: String(), filter: 'text' as const } }
-const NOUN = { table: 'keystone.app_creds', fields: FIELDS, path: '', one: 'application_credential' }
+const FIELDS = { name: { schema: String() } }
+const NOUN = { table: 'keystone.app_creds', fields: FIELDS }
 
 /** A role inside an application credential has no links. */
 function bare(role: Record<string, unknown> | undefined): Record<string, unknown>[] {
@@ -228,7 +228,7 @@ const list = route({
       .selectFrom('keystone.app_creds')
       .selectAll('keystone.app_creds')
       .where('user_id', '=', call.params.user_id!) as unknown as Rows
-    const found = await pageOf(filtered(all, call.search, FIELDS, 'keystone.app_creds.'), call, NOUN, 'keystone.app_creds.')
+    const found = await pageOf(filtered(all, call.search, NOUN), call, NOUN)
     return listView('application_credentials', await views(call.db, found.rows as unknown as AppCred[], call), found)
   },
 })
@@ -281,9 +281,9 @@ const remove = route({
 })
 
 const RULE_FIELDS = {
-  service: { schema: String(), filter: 'text' as const },
-  path: { schema: String(), filter: 'text' as const },
-  method: { schema: String(), filter: 'text' as const },
+  service: { schema: String() },
+  path: { schema: String() },
+  method: { schema: String() },
 }
 const ruleView = (row: Row, call: Call) => ({
   id: row.id,
@@ -322,13 +322,8 @@ const accessRuleRoutes = [
         .selectFrom('keystone.access_rules')
         .selectAll('keystone.access_rules')
         .where('user_id', '=', call.params.user_id!) as unknown as Rows
-      const noun = { table: 'keystone.access_rules', fields: RULE_FIELDS, path: '', one: 'access_rule' }
-      const found = await pageOf(
-        filtered(all, call.search, RULE_FIELDS, 'keystone.access_rules.'),
-        call,
-        noun,
-        'keystone.access_rules.',
-      )
+      const noun = { table: 'keystone.access_rules', fields: RULE_FIELDS }
+      const found = await pageOf(filtered(all, call.search, noun), call, noun)
       return listView(
         'access_rules',
         found.rows.map(row => ruleView(row, call)),

@@ -10,7 +10,7 @@ import { users } from '../users/users.ts'
 const groupsOf = (call: Pick<Call, 'ctx'>): string[] =>
   (call.ctx.who.extra?.token as { group_ids?: string[] } | undefined)?.group_ids ?? []
 
-async function myProjects(call: Call, path: string) {
+async function myProjects(call: Call) {
   const ids = [...(await projectsOfUser(call.db, call.ctx.userId, groupsOf(call)))]
   const all = call.db
     .selectFrom('keystone.projects')
@@ -20,12 +20,7 @@ async function myProjects(call: Call, path: string) {
     .where(
       sql<boolean>`exists (select from keystone.projects d where d.id = keystone.projects.domain_id and d.enabled)`,
     ) as unknown as Rows
-  const found = await pageOf(
-    filtered(all, call.search, projects.fields, 'keystone.projects.'),
-    call,
-    { ...projects, path },
-    'keystone.projects.',
-  )
+  const found = await pageOf(filtered(all, call.search, projects), call, projects)
   return listView('projects', await nounViews(projects, found.rows, call), found)
 }
 
@@ -40,12 +35,7 @@ async function myDomains(call: Call) {
     .where(of)
     .where('is_domain', '=', true)
     .where('enabled', '=', true) as unknown as Rows
-  const found = await pageOf(
-    filtered(all, call.search, domains.fields, 'keystone.projects.'),
-    call,
-    domains,
-    'keystone.projects.',
-  )
+  const found = await pageOf(filtered(all, call.search, domains), call, domains)
   return listView('domains', await nounViews(domains, found.rows, call), found)
 }
 
@@ -55,7 +45,7 @@ export const scopeRoutes = [
     path: '/auth/projects',
     policy: 'identity:get_auth_projects',
     policyTarget: () => ({}),
-    handle: call => myProjects(call, '/auth/projects'),
+    handle: call => myProjects(call),
   }),
   route({
     method: 'GET',
@@ -70,7 +60,7 @@ export const scopeRoutes = [
     path: '/OS-FEDERATION/projects',
     policy: 'identity:get_auth_projects',
     policyTarget: () => ({}),
-    handle: call => myProjects(call, '/OS-FEDERATION/projects'),
+    handle: call => myProjects(call),
   }),
   route({
     method: 'GET',
@@ -110,12 +100,7 @@ export const scopeRoutes = [
         .selectFrom('keystone.projects')
         .selectAll('keystone.projects')
         .where(sql<boolean>`keystone.projects.id = any(${ids}::text[])`) as unknown as Rows
-      const found = await pageOf(
-        filtered(all, call.search, projects.fields, 'keystone.projects.'),
-        call,
-        projects,
-        'keystone.projects.',
-      )
+      const found = await pageOf(filtered(all, call.search, projects), call, projects)
       return listView('projects', await nounViews(projects, found.rows as Row[], call), found)
     },
   }),

@@ -15,8 +15,8 @@ import { credentialOpen, credentialSeal } from './seal.ts'
 
 type Credential = Selectable<CredentialsTable>
 
-const FIELDS = { user_id: { schema: String(), filter: 'text' as const }, type: { schema: String(), filter: 'text' as const } }
-const NOUN = { table: 'keystone.credentials', fields: FIELDS, path: '/credentials', one: 'credential' }
+const FIELDS = { user_id: { schema: String() }, type: { schema: String() } }
+const NOUN = { table: 'keystone.credentials', fields: FIELDS }
 
 const Blob = Union([String(), Record(String(), Unknown())])
 
@@ -191,7 +191,7 @@ const list = route({
       all = all.where('keystone.credentials.user_id', '=', call.ctx.userId)
     if (isDelegated(call) || tokenOf(call).app_cred_id !== undefined)
       all = all.where('keystone.credentials.project_id', '=', call.ctx.projectId)
-    const found = await pageOf(filtered(all, call.search, FIELDS, 'keystone.credentials.'), call, NOUN, 'keystone.credentials.')
+    const found = await pageOf(filtered(all, call.search, NOUN), call, NOUN)
     return listView(
       'credentials',
       found.rows.map(row => credentialView(row as unknown as Credential, call)),

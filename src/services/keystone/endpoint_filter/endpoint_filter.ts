@@ -1,4 +1,4 @@
-import type { Tx } from '#kit/db/index.ts'
+import { json, type Tx } from '#kit/db/index.ts'
 import { badRequest } from '#kit/fault.ts'
 import { type Call, type Method, type Route, route } from '#kit/http/route.ts'
 import { Nullable, Record, String, Unknown } from '#kit/http/schema.ts'
@@ -20,9 +20,9 @@ export const endpointGroups: Noun = {
   path: '/OS-EP-FILTER/endpoint_groups',
   table: 'keystone.endpoint_groups',
   fields: {
-    name: { schema: Name(), create: 'required', filter: 'text' },
-    description: { schema: Nullable(String()), filter: 'text' },
-    filters: { schema: Record(String(), Unknown()), create: 'required', json: true },
+    name: { schema: Name(), create: 'required' },
+    description: { schema: Nullable(String()) },
+    filters: { schema: Record(String(), Unknown()), create: 'required', write: json, filter: false, sort: false },
   },
   rules: {
     list: 'list_endpoint_groups',

@@ -12,13 +12,13 @@ export const endpoints: Noun = {
   path: '/endpoints',
   table: 'keystone.endpoints',
   fields: {
-    service_id: { schema: Id(), create: 'required', filter: 'text' },
-    interface: { schema: OneOf('admin', 'internal', 'public'), create: 'required', filter: 'text' },
+    service_id: { schema: Id(), create: 'required' },
+    interface: { schema: OneOf('admin', 'internal', 'public'), create: 'required' },
     url: { schema: String({ minLength: 1, maxLength: 2048, pattern: '^[a-zA-Z0-9+.-]+:.+' }), create: 'required' },
-    region_id: { schema: Nullable(String({ maxLength: 255 })), filter: 'text' },
+    region_id: { schema: Nullable(String({ maxLength: 255 })) },
     /** the older name, which makes the region when it is not there */
-    region: { schema: Nullable(String({ maxLength: 255 })), virtual: true },
-    enabled: { schema: Flag(), filter: 'boolean' },
+    region: { schema: Nullable(String({ maxLength: 255 })), column: null, show: false },
+    enabled: { schema: Flag() },
   },
   missingFirst: ['show', 'update', 'delete'],
   extra: true,

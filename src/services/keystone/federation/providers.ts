@@ -1,4 +1,4 @@
-import type { Query, Tx } from '#kit/db/index.ts'
+import { json, type Query, type Tx } from '#kit/db/index.ts'
 import { badRequest, conflict } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import { Array, Boolean, Integer, Nullable, Object, Optional, String } from '#kit/http/schema.ts'
@@ -34,12 +34,12 @@ export const identityProviders: Noun = {
   table: 'keystone.idps',
   putCreates: true,
   fields: {
-    enabled: { schema: Flag(), filter: 'boolean' },
-    description: { schema: Text(), filter: 'text' },
-    domain_id: { schema: Nullable(String({ maxLength: 64 })), filter: 'text' },
+    enabled: { schema: Flag() },
+    description: { schema: Text() },
+    domain_id: { schema: Nullable(String({ maxLength: 64 })) },
     authorization_ttl: { schema: Nullable(Integer({ minimum: 0 })) },
-    remote_ids: { schema: Nullable(Array(String({ maxLength: 255 }), { uniqueItems: true })), virtual: true },
-    id: { schema: String(), create: 'no', update: false, filter: 'text' },
+    remote_ids: { schema: Nullable(Array(String({ maxLength: 255 }), { uniqueItems: true })), column: null, show: false },
+    id: { schema: String(), create: 'never', update: false },
   },
   rules: {
     list: 'list_identity_providers',
@@ -127,8 +127,8 @@ export const mappings: Noun = {
   table: 'keystone.mappings',
   putCreates: true,
   fields: {
-    rules: { schema: Rules, create: 'required', json: true },
-    schema_version: { schema: String({ enum: ['1.0', '2.0'] }), filter: 'text' },
+    rules: { schema: Rules, create: 'required', write: json, filter: false, sort: false },
+    schema_version: { schema: String({ enum: ['1.0', '2.0'] }) },
   },
   rules: {
     list: 'list_mappings',
@@ -156,12 +156,12 @@ export const serviceProviders: Noun = {
   table: 'keystone.service_providers',
   putCreates: true,
   fields: {
-    auth_url: { schema: String({ maxLength: 256, format: 'uri' }), create: 'required', filter: 'text' },
-    sp_url: { schema: String({ maxLength: 256, format: 'uri' }), create: 'required', filter: 'text' },
-    enabled: { schema: Boolean(), filter: 'boolean' },
-    description: { schema: Text(), filter: 'text' },
-    relay_state_prefix: { schema: Nullable(String({ maxLength: 256 })), filter: 'text' },
-    id: { schema: String(), create: 'no', update: false, filter: 'text' },
+    auth_url: { schema: String({ maxLength: 256, format: 'uri' }), create: 'required' },
+    sp_url: { schema: String({ maxLength: 256, format: 'uri' }), create: 'required' },
+    enabled: { schema: Boolean() },
+    description: { schema: Text() },
+    relay_state_prefix: { schema: Nullable(String({ maxLength: 256 })) },
+    id: { schema: String(), create: 'never', update: false },
   },
   rules: {
     list: 'list_service_providers',
@@ -187,8 +187,8 @@ export const serviceProviders: Noun = {
 
 const PROTOCOLS = `${FED}/identity_providers/:identity_provider_id/protocols`
 const PROTOCOL_FIELDS = {
-  id: { schema: String(), filter: 'text' as const },
-  mapping_id: { schema: String(), filter: 'text' as const },
+  id: { schema: String() },
+  mapping_id: { schema: String() },
 }
 
 function protocolView(row: Row, call: Call) {
@@ -246,13 +246,8 @@ const protocolRoutes = [
         .selectFrom('keystone.protocols')
         .selectAll('keystone.protocols')
         .where('idp_id', '=', idp) as unknown as Rows
-      const noun = { table: 'keystone.protocols', fields: PROTOCOL_FIELDS, path: '', one: 'protocol' }
-      const found = await pageOf(
-        filtered(all, call.search, PROTOCOL_FIELDS, 'keystone.protocols.'),
-        call,
-        noun,
-        'keystone.protocols.',
-      )
+      const noun = { table: 'keystone.protocols', fields: PROTOCOL_FIELDS }
+      const found = await pageOf(filtered(all, call.search, noun), call, noun)
       return listView(
         'protocols',
         found.rows.map(row => ({ ...protocolView(row, call), remote_id_attribute: row.remote_id_attribute, idp_id: row.idp_id })),

@@ -30,9 +30,9 @@ export const groups: Noun = {
   path: '/groups',
   table: 'keystone.groups',
   fields: {
-    name: { schema: Name(64), create: 'required', filter: 'text' },
-    domain_id: { schema: OptionalId(), filter: 'text' },
-    description: { schema: Text(), filter: 'text' },
+    name: { schema: Name(64), create: 'required' },
+    domain_id: { schema: OptionalId() },
+    description: { schema: Text() },
   },
   extra: true,
   rules: { list: 'list_groups', show: 'get_group', create: 'create_group', update: 'update_group', delete: 'delete_group' },
@@ -96,7 +96,7 @@ export const groupRoutes = [
         union select user_id from keystone.expiring_memberships where group_id = ${call.target.id})`
       let all = call.db.selectFrom('keystone.users').selectAll('keystone.users').where(members) as unknown as Rows
       if (call.ctx.domainId) all = all.where('keystone.users.domain_id', '=', call.ctx.domainId)
-      const found = await pageOf(filtered(all, call.search, users.fields, 'keystone.users.'), call, users, 'keystone.users.')
+      const found = await pageOf(filtered(all, call.search, users), call, users)
       return listView('users', await nounViews(users, found.rows, call), found)
     },
   }),
@@ -175,7 +175,7 @@ export const groupRoutes = [
       // A domain-scoped reader sees only the groups of the domain.
       if (call.ctx.domainId && call.ctx.userId !== call.target.id)
         all = all.where('keystone.groups.domain_id', '=', call.ctx.domainId)
-      const found = await pageOf(filtered(all, call.search, groups.fields, 'keystone.groups.'), call, groups, 'keystone.groups.')
+      const found = await pageOf(filtered(all, call.search, groups), call, groups)
       const views = await nounViews(groups, found.rows, call as unknown as NounCall)
       return listView(
         'groups',

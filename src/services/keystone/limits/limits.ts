@@ -14,7 +14,7 @@ type Limit = Selectable<LimitsTable> & Pick<Registered, 'service_id' | 'region_i
 
 const Amount = () => Integer({ minimum: -1, maximum: 0x7fffffff })
 const ResourceName = () => String({ minLength: 1, maxLength: 255 })
-const text = { schema: String(), filter: 'text' as const }
+const text = { schema: String() }
 const REGISTERED_FIELDS = { service_id: text, region_id: text, resource_name: text }
 const REGISTERED = {
   table: 'keystone.registered_limits',
@@ -93,12 +93,7 @@ const registeredRoutes: Route[] = [
     policyTarget: () => ({}),
     async handle(call) {
       const all = call.db.selectFrom('keystone.registered_limits').selectAll('keystone.registered_limits') as unknown as Rows
-      const found = await pageOf(
-        filtered(all, call.search, REGISTERED_FIELDS, 'keystone.registered_limits.'),
-        call,
-        REGISTERED,
-        'keystone.registered_limits.',
-      )
+      const found = await pageOf(filtered(all, call.search, REGISTERED), call, REGISTERED)
       return listView(
         'registered_limits',
         found.rows.map(row => registeredView(row as unknown as Registered, call)),

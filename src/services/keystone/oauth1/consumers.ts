@@ -12,8 +12,8 @@ export const consumers: Noun = {
   path: '/OS-OAUTH1/consumers',
   table: 'keystone.consumers',
   fields: {
-    description: { schema: Text(), filter: 'text' },
-    secret: { schema: String(), create: 'no', update: false, secret: true },
+    description: { schema: Text() },
+    secret: { schema: String(), create: 'never', update: false, show: false, filter: false, sort: false },
   },
   extra: true,
   rules: {

@@ -1,4 +1,4 @@
-import type { Query } from '#kit/db/index.ts'
+import { json, type Query } from '#kit/db/index.ts'
 import { type Call, type Method, type Route, route } from '#kit/http/route.ts'
 import { String, Unknown } from '#kit/http/schema.ts'
 import { endpoints } from '../endpoints/endpoints.ts'
@@ -15,8 +15,8 @@ export const policyDocuments: Noun = {
   path: '/policies',
   table: 'keystone.policies',
   fields: {
-    type: { schema: String({ minLength: 1, maxLength: 255 }), create: 'required', filter: 'text' },
-    blob: { schema: Unknown(), create: 'required', json: true },
+    type: { schema: String({ minLength: 1, maxLength: 255 }), create: 'required' },
+    blob: { schema: Unknown(), create: 'required', write: json, filter: false, sort: false },
   },
   extra: true,
   rules: { list: 'list_policies', show: 'get_policy', create: 'create_policy', update: 'update_policy', delete: 'delete_policy' },

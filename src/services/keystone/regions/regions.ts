@@ -13,8 +13,8 @@ export const regions: Noun = {
   path: '/regions',
   table: 'keystone.regions',
   fields: {
-    description: { schema: Text(), filter: 'text' },
-    parent_region_id: { schema: Text(), filter: 'text' },
+    description: { schema: Text() },
+    parent_region_id: { schema: Text() },
   },
   extra: true,
   rules: { list: 'list_regions', show: 'get_region', create: 'create_region', update: 'update_region', delete: 'delete_region' },

@@ -11,9 +11,9 @@ export const roles: Noun = {
   path: '/roles',
   table: 'keystone.roles',
   fields: {
-    name: { schema: Name(), create: 'required', filter: 'text' },
-    domain_id: { schema: OptionalId(), update: false, filter: 'text' },
-    description: { schema: Text(), filter: 'text' },
+    name: { schema: Name(), create: 'required' },
+    domain_id: { schema: OptionalId(), update: false },
+    description: { schema: Text() },
   },
   extra: true,
   options: { immutable: OptionFlag() },

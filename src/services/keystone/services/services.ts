@@ -10,10 +10,10 @@ export const services: Noun = {
   path: '/services',
   table: 'keystone.services',
   fields: {
-    type: { schema: String({ minLength: 1, maxLength: 255 }), create: 'required', filter: 'text' },
-    name: { schema: Name(), filter: 'text' },
-    description: { schema: Text(), filter: 'text' },
-    enabled: { schema: Flag(), filter: 'boolean' },
+    type: { schema: String({ minLength: 1, maxLength: 255 }), create: 'required' },
+    name: { schema: Name() },
+    description: { schema: Text() },
+    enabled: { schema: Flag() },
   },
   extra: true,
   rules: {
