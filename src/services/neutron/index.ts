@@ -1,5 +1,6 @@
 // What other services, and the roles that mount this one, may use of networking.
 export { portsBound } from './audit.ts'
+export { metadataServes } from './hosts/metadata.ts'
 export type { FixedIp, WantedIp } from './ports/allocate.ts'
 export type { PortGiven, PortMade } from './ports/store.ts'
 export { type Seed, seedNetworks } from './seed.ts'

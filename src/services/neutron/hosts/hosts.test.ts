@@ -10,6 +10,7 @@ import { neutronAudit } from '../audit.ts'
 import { portBind, portCreate, portDelete, portsOfServers, seedNetworks } from '../index.ts'
 import { neutron } from '../service.ts'
 import { desiredOf } from './desired.ts'
+import { metadataServes } from './metadata.ts'
 import { hostHello, hostReport } from './report.ts'
 
 /** A cloud with its first networks, and hosts that are connected and known to be. */
@@ -96,6 +97,9 @@ test('a server port: from its row to its tap and back', async t => {
   assert.equal(router!.interfaces.length, 1)
   assert.deepEqual(router!.gateway!.gatewayIps, ['172.24.4.1'])
   assert.deepEqual(router!.metadata, [{ ip: port.fixedIps[0]!.ip, networkId, portId: id, deviceId: 's1' }])
+  assert.equal(await metadataServes(db.read, 'h1', 's1'), true)
+  assert.equal(await metadataServes(db.read, 'h2', 's1'), false, 'neither its DHCP server nor its router')
+  assert.equal(await metadataServes(db.read, 'h1', 's2'), false)
 
   const statusOf = async () => (await portsOfServers(db.read, ['s1'])).get('s1')?.[0]?.status
   assert.equal(await statusOf(), 'DOWN')
