@@ -243,7 +243,8 @@ export function find(router: Router, method: Method, path: string): { entry: Ent
   const found = router.find(method, path)
   if (found) return { entry: found.store as Entry, params: found.params as Record<string, string> }
   const allowed = METHODS.filter(other => router.find(other, path))
-  if (allowed.length > 0)
+  // A collection with an empty id behind it: the thing is not there, whatever may be done with the collection.
+  if (allowed.length > 0 && !(path.length > 1 && path.endsWith('/')))
     throw methodNotAllowed('The method is not allowed for this resource.', { headers: { Allow: allowed.join(', ') } })
   throw notFound('The resource could not be found.')
 }

@@ -8,8 +8,8 @@ import type { Call, Method } from './route.ts'
 
 const routers = new WeakMap<Service, Router>()
 
-/** What the route answers. `path` is below the service's prefix, its query with it: `/v2.0/networks?name=a`. */
-export async function callWithin(call: Call, service: Service, method: Method, path: string, body?: unknown): Promise<unknown> {
+/** What the route answers. `path` is below the service's prefix, its query with it: `/v2.0/networks?name=a`; `type` is what the body claims to be. */
+export async function callWithin(call: Call, service: Service, method: Method, path: string, body?: unknown, type = 'application/json'): Promise<unknown> {
   let router = routers.get(service)
   if (!router) {
     router = routerOf(service)
@@ -31,7 +31,7 @@ export async function callWithin(call: Call, service: Service, method: Method, p
     body,
     target: undefined,
     version,
-    headers: {},
+    headers: { 'content-type': type },
     method,
     url: path,
     self: (to, mount = entry.mount) => new URL(service.prefix + mount + to, call.self('/', '')).href,

@@ -1,4 +1,5 @@
 /** Shapes of values that many of nova's requests share, and how such values are read. */
+import ipaddr from 'ipaddr.js'
 import { badRequest } from '#kit/fault.ts'
 import * as S from '#kit/http/schema.ts'
 import { V } from './versions.ts'
@@ -47,6 +48,10 @@ function unique<T>(value: T, at: number, all: T[]): boolean {
 /** An object that takes nothing else. */
 export const Closed = <T extends S.TSchema>(fields: Record<string, T>) =>
   S.Object(fields as Record<string, S.TSchema>, { additionalProperties: false })
+
+/** An address in its shortest form, as answers show it; null and nothing stay so. */
+export const addressText = <T extends string | null | undefined>(text: T): T =>
+  text ? (ipaddr.parse(text).toString() as T) : text
 
 /** The number in a `Whole`. Throws badRequest for one out of range, which text can be. */
 export function wholeOf(value: number | string, field: string, minimum: number, maximum = MAX_INT): number {

@@ -47,6 +47,7 @@ import { serverListRoutes } from './servers/list.routes.ts'
 import { serverPartRoutes } from './servers/parts.routes.ts'
 import { serverRoutes } from './servers/routes.ts'
 import { novaSettings } from './settings.ts'
+import { due } from './tasks.ts'
 import { usageRoutes } from './usage.routes.ts'
 import { microversions } from './versions.ts'
 import { wire } from './wire.ts'
@@ -127,6 +128,7 @@ export const nova: Service = {
   settings: novaSettings,
   audit: novaAudit,
   sagas: sagas as unknown as Saga<never>[],
+  tasks: [due],
   hostVerbs: [...hostVerbs, metadataServed],
   upgrade: consoleUpgrade,
   async start(env) {

@@ -1,6 +1,6 @@
 /** What projects have used: /os-simple-tenant-usage, computed from the servers that are and those that were, and the usage audit log. */
 import { type Query, sql } from '#kit/db/index.ts'
-import { badRequest } from '#kit/fault.ts'
+import { badRequest, notFound } from '#kit/fault.ts'
 import { type Call, type Route, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { PAGING, pageOf, query, TEXT } from './fields.ts'
@@ -117,7 +117,9 @@ const tenantUsage: Route[] = [
     policy: 'os_compute_api:os-simple-tenant-usage:list',
     query: usageQuery({ detailed: TEXT }),
     async handle(call) {
-      const { db, search } = call
+      const { db, search, url } = call
+      // A project that is named by nothing is none; it is not all of them.
+      if (url.split('?')[0]!.endsWith('/')) throw notFound('The resource could not be found.')
       const asked = periodOf(search)
       const { after, limit } = pageFor(call)
       await markerKnown(db, after)

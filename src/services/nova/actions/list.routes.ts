@@ -4,7 +4,7 @@ import type { Query } from '#kit/db/index.ts'
 import { badRequest, notFound } from '#kit/fault.ts'
 import { type Call, type Route, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
-import { sagaList } from '#kit/saga/index.ts'
+import { type SagaView, sagaList } from '#kit/saga/index.ts'
 import { DATE, PAGING, pageOf, query } from '../fields.ts'
 import { type Server, serverFetch, serverResource } from '../servers/store.ts'
 import { hostIdOf } from '../servers/view.ts'
@@ -63,6 +63,13 @@ function eventShown(event: ActionEvent, { version, events, details, projectId }:
   }
 }
 
+/** Since when a step goes on, until when it may, how often it was tried and what failed last, in a sentence. */
+function waiting({ step, since, deadline, attempts, error }: SagaView): string {
+  const times = [since && `since ${since.toISOString()}`, deadline && `until ${deadline.toISOString()} at most`].filter(Boolean)
+  const tries = error === null ? '' : `; try ${attempts + 1}, the last one failed: ${error}`
+  return `step ${step} goes on ${times.join(', ')}${tries}`
+}
+
 /** The step that a running saga of the server is at, as an event. */
 async function inProgress(db: Query, server: Server): Promise<ActionEvent[]> {
   return (await sagaList(db, serverResource(server.id)))
@@ -74,7 +81,7 @@ async function inProgress(db: Query, server: Server): Promise<ActionEvent[]> {
       result: null,
       traceback: saga.error,
       host: server.host,
-      details: saga.error,
+      details: waiting(saga),
     }))
 }
 

@@ -182,6 +182,16 @@ export const OPERATIONS = rows({
     to: null,
     deadline: 60,
   },
+  softDelete: {
+    action: 'delete',
+    event: 'compute_soft_delete_instance',
+    from: null,
+    during: 'soft-deleting',
+    wants: 'off',
+    act: to('off'),
+    to: 'soft-delete',
+    after: () => ({ deleted_at: new Date() }),
+  },
   restore: {
     action: 'restore',
     event: 'compute_restore_instance',

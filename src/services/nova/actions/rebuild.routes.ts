@@ -2,7 +2,7 @@
 import { overQuota } from '#kit/fault.ts'
 import type { Route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
-import { Base64, Description, Flag, Fqdn, Hostname, Metadata, Name, NameOrNull } from '../fields.ts'
+import { addressText, Base64, Description, Flag, Fqdn, Hostname, Metadata, Name, NameOrNull } from '../fields.ts'
 import { keypairFetch } from '../keypairs/store.ts'
 import { neighbours } from '../neighbours.ts'
 import { fits, projectLimits } from '../quotas/limits.ts'
@@ -52,8 +52,8 @@ function plainChanges(asked: RebuildBody): ServerValues {
   set('name', asked.name)
   set('metadata', asked.metadata)
   set('disk_config', asked['OS-DCF:diskConfig'])
-  set('access_ip_v4', asked.accessIPv4)
-  set('access_ip_v6', asked.accessIPv6)
+  set('access_ip_v4', addressText(asked.accessIPv4))
+  set('access_ip_v6', addressText(asked.accessIPv6))
   set('description', asked.description)
   set('user_data', asked.user_data)
   set('trusted_certs', asked.trusted_image_certificates)

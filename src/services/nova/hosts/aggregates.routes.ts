@@ -33,7 +33,7 @@ const shown = (row: Aggregate, version: number) => ({
 })
 
 function idOf(text: string): number {
-  if (!/^\d{1,15}$/.test(text)) throw badRequest(`id must be an integer`)
+  if (!/^-?\d{1,15}$/.test(text)) throw badRequest(`id must be an integer`)
   return Number(text)
 }
 

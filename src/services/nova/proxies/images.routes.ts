@@ -21,9 +21,9 @@ const FIELDS = new Set(
    os_glance_failed_import locations direct_url`.split(/\s+/),
 )
 
-async function ask<T>(call: Call, method: Method, path: string, body?: unknown): Promise<T> {
+async function ask<T>(call: Call, method: Method, path: string, body?: unknown, type?: string): Promise<T> {
   try {
-    return (await callWithin(call, glance, method, `/v2${path}`, body)) as T
+    return (await callWithin(call, glance, method, `/v2${path}`, body, type)) as T
   } catch (error) {
     if (error instanceof Fault && error.kind === 'notFound') throw notFound('Image not found.', { cause: error })
     throw error
@@ -159,6 +159,8 @@ const imageRoutes: Route[] = [
   }),
 ]
 
+const PATCH = 'application/openstack-images-v2.1-json-patch'
+
 /** Makes an image's properties what `change` says of them. Returns what they are then. */
 async function change(
   call: Call,
@@ -178,7 +180,7 @@ async function change(
       .filter(([key, value]) => before[key] !== value)
       .map(([key, value]) => ({ op: Object.hasOwn(before, key) ? 'replace' : 'add', path: pointer(key), value })),
   ]
-  if (patch.length > 0) await ask(call, 'PATCH', `/images/${image.id}`, patch)
+  if (patch.length > 0) await ask(call, 'PATCH', `/images/${image.id}`, patch, PATCH)
   return after
 }
 

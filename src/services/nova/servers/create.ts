@@ -8,7 +8,7 @@ import { toBoolean } from '#kit/http/schema.ts'
 import { sagaStart } from '#kit/saga/index.ts'
 import type { Env } from '#kit/service.ts'
 import { actionsBegin } from '../actions/store.ts'
-import { wholeOf } from '../fields.ts'
+import { addressText, wholeOf } from '../fields.ts'
 import { type Flavor, flavorFetch } from '../flavors/store.ts'
 import { aggregates, zonesOf } from '../hosts/store.ts'
 import { keypairFetch } from '../keypairs/store.ts'
@@ -297,8 +297,8 @@ function rowsOf(
       tags: [...new Set(asked.tags ?? [])],
       description: version >= V.description ? (asked.description ?? null) : name,
       hostname: asked.hostname ?? hostnameOf(own, `server-${id}`),
-      access_ip_v4: asked.accessIPv4 ?? null,
-      access_ip_v6: asked.accessIPv6 ?? null,
+      access_ip_v4: addressText(asked.accessIPv4 ?? null),
+      access_ip_v6: addressText(asked.accessIPv6 ?? null),
       disk_config: asked['OS-DCF:diskConfig'] ?? (toBoolean(properties.auto_disk_config ?? '') ? 'AUTO' : 'MANUAL'),
       launch_index: i,
       reservation_id: reservationId,

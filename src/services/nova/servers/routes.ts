@@ -6,8 +6,10 @@ import { badRequest } from '#kit/fault.ts'
 import { type Call, type Route, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { sagaStart } from '#kit/saga/index.ts'
+import type { Env } from '#kit/service.ts'
+import { operationBegin } from '../actions/operation.ts'
 import { actionsBegin } from '../actions/store.ts'
-import { Description, Fqdn, Hostname, Name, NameOrNull, query } from '../fields.ts'
+import { addressText, Description, Fqdn, Hostname, Name, NameOrNull, query } from '../fields.ts'
 import { hostStatuses } from '../hosts/status.ts'
 import { neighbours } from '../neighbours.ts'
 import { novaSettings } from '../settings.ts'
@@ -120,8 +122,8 @@ const update = route({
       const changed: Parameters<typeof serverUpdate>[2] = {}
       if (asked.name !== undefined) changed.name = asked.name
       if (asked['OS-DCF:diskConfig'] !== undefined) changed.disk_config = asked['OS-DCF:diskConfig']
-      if (asked.accessIPv4 !== undefined) changed.access_ip_v4 = asked.accessIPv4
-      if (asked.accessIPv6 !== undefined) changed.access_ip_v6 = asked.accessIPv6
+      if (asked.accessIPv4 !== undefined) changed.access_ip_v4 = addressText(asked.accessIPv4)
+      if (asked.accessIPv6 !== undefined) changed.access_ip_v6 = addressText(asked.accessIPv6)
       if (asked.description !== undefined) changed.description = asked.description
       if (asked.hostname !== undefined) changed.hostname = asked.hostname as string
       if (zone !== undefined) changed.pinned_zone = zone
@@ -142,6 +144,10 @@ const remove = route({
     await env.db.tx(async tx => {
       const server = await serverTake(tx, ctx, params.id!)
       mustBeUnlocked(ctx, server)
+      if (softly(env, server)) {
+        await operationBegin(tx, ctx, server.id, 'softDelete')
+        return
+      }
       await actionsBegin(tx, ctx, 'delete', [server])
       await serverUpdate(tx, server.id, { task_state: 'deleting', progress: 0 })
       const args = { serverId: server.id, requestId: ctx.requestId }
@@ -149,5 +155,12 @@ const remove = route({
     })
   },
 })
+
+/** Whether a deletion only puts the server aside, so that it can be restored for a while: one that is up and at rest, where that is set. */
+const softly = (env: Env, server: Server): boolean =>
+  env.config.of(novaSettings).reclaim_instance_interval > 0 &&
+  server.host !== null &&
+  server.task_state === null &&
+  ['active', 'stopped', 'paused', 'suspended'].includes(server.vm_state)
 
 export const serverRoutes: Route[] = [create, show, update, remove]

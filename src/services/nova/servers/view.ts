@@ -139,6 +139,8 @@ export function serverView(server: Server, viewing: Viewing, options: ShowOption
 function addRebuilt(view: Record<string, unknown>, server: Server, version: number): void {
   if (version >= V.rebuildKey) view.key_name = server.key_name
   if (version >= V.noPersonality) view.user_data = server.user_data
+  // It has that name here, and only that.
+  delete view['OS-EXT-SRV-ATTR:user_data']
 }
 
 function addExtensions(view: Record<string, unknown>, server: Server, viewing: Viewing): void {
