@@ -131,6 +131,8 @@ function maskMember(key: string, item: unknown, levels: number): unknown {
   if (key === 'blob' && typeof item === 'string') return maskBlob(item)
   if (!isSecretKey(key) || (typeof item === 'object' && item !== null && !Array.isArray(item)))
     return maskSecrets(item, levels - 1)
+  // A config drive may also be a mere yes or no, which is no secret.
+  if (/^config_?drive$/i.test(key) && /^(true|false)$/i.test(String(item))) return item
   if (/^(user_?data|config_?drive)$/i.test(key)) return typeof item === 'string' && item ? BASE64_MASK : item
   return Array.isArray(item)
     ? item.map(one => (typeof one === 'object' ? maskSecrets(one, levels - 1) : masked(one)))

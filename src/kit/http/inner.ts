@@ -9,7 +9,14 @@ import type { Call, Method } from './route.ts'
 const routers = new WeakMap<Service, Router>()
 
 /** What the route answers. `path` is below the service's prefix, its query with it: `/v2.0/networks?name=a`; `type` is what the body claims to be. */
-export async function callWithin(call: Call, service: Service, method: Method, path: string, body?: unknown, type = 'application/json'): Promise<unknown> {
+export async function callWithin(
+  call: Call,
+  service: Service,
+  method: Method,
+  path: string,
+  body?: unknown,
+  type = 'application/json',
+): Promise<unknown> {
   let router = routers.get(service)
   if (!router) {
     router = routerOf(service)

@@ -70,8 +70,14 @@ export async function fakeHost(
   return host
 }
 
+export interface CloudOptions {
+  size?: Parameters<typeof fakeHost>[2]
+  /** Nova's section of the configuration. */
+  settings?: Record<string, unknown>
+}
+
 /** A cloud with one image, one small flavor (`f1`) and pretended hosts. */
-export async function computeCloud(t: TestContext, names: string[] = ['host1']) {
+export async function computeCloud(t: TestContext, names: string[] = ['host1'], { size, settings }: CloudOptions = {}) {
   const hosts = hostsOpen({ controller: 'c1', log: keptLog() })
   t.mock.method(neighbours, 'imageFetch', async (_db: unknown, _ctx: unknown, id: string) => {
     if (id !== IMAGE) throw notFound(`Image ${id} could not be found.`)
@@ -88,12 +94,17 @@ export async function computeCloud(t: TestContext, names: string[] = ['host1']) 
     }
   })
   t.after(() => hosts.close())
-  const cloud = await testCloud(t, BELOW, { hosts })
+  const config = parseConfig(
+    JSON.stringify({ nova: settings ?? {} }),
+    'test',
+    BELOW.flatMap(s => s.settings ?? []),
+  )
+  const cloud = await testCloud(t, BELOW, { hosts, config })
   for (const id of ['p1', 'p2', 'admin-project']) {
     await sql`insert into keystone.projects (id, name) values (${id}, ${id}) on conflict do nothing`.execute(cloud.db.read)
   }
   const fakes: FakeHost[] = []
-  for (const name of names) fakes.push(await fakeHost(hosts, name))
+  for (const name of names) fakes.push(await fakeHost(hosts, name, size))
   t.after(() => Promise.all(fakes.map(fake => fake.close())))
   await cloud.call('POST /compute/v2.1/flavors', {
     body: { flavor: { name: 'small', id: 'f1', ram: 512, vcpus: 1, disk: 1 } },
