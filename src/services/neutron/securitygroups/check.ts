@@ -104,7 +104,7 @@ function portsCheck({ protocol, port_range_min: min, port_range_max: max }: Rule
   }
   if (number === 1 || number === 58) {
     const over = [min, max].find(value => value !== null && value > 255)
-    if (over !== undefined) throw icmpValue(min! > 255 ? 'port_range_min (type)' : 'port_range_max (code)', over!)
+    if (over !== undefined) throw icmpValue(min! > 255 ? 'type (port_range_min)' : 'code (port_range_max)', over!)
     if (min === null)
       throw invalid(
         'SecurityGroupMissingIcmpType',

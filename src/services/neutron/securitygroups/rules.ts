@@ -63,7 +63,8 @@ export const rules = resource({
     ...project,
     security_group_id: uuid({ create: 'required' }),
     ...ruleAttributes,
-    remote_group_id: nullableUuid(),
+    // Whatever it names: what is not there is not found, spelt well or not.
+    remote_group_id: nullableText(255, { clean: value => (value === '' ? null : value) }),
     ...standard,
     normalized_cidr: shown(S.Nullable(S.String()), {
       column: null,
