@@ -93,6 +93,8 @@ const EXTENSIONS: Record<string, string> = {
   'subnetpool-prefix-ops': 'Subnet Pool Prefix Operations',
   'tag-creation': 'Tag creation extension',
   'tag-ports-during-bulk-creation': 'Tag Ports During Bulk Creation',
+  trunk: 'Trunk Extension',
+  'trunk-details': 'Trunk port details',
   'uplink-status-propagation': 'Uplink status propagation extension',
   'uplink-status-propagation-updatable': 'Uplink status propagation updatable extension',
 }

@@ -12,6 +12,7 @@ import { bindingOf, type PortGiven, type PortMade, portLock, portMake, portRemov
 import { defaultLimits, limitsOf, usageOf } from './quotas/quota.ts'
 import { usableGroups } from './securitygroups/store.ts'
 import { neutronSettings } from './settings.ts'
+import { trunkFollow } from './trunks/follow.ts'
 
 /** One entry of a server's `networks`. */
 export interface WantedNic {
@@ -157,6 +158,9 @@ export interface PortBinding {
 /** Makes a port; see `PortGiven`. Quota is claimed unless `free`. */
 export const portCreate = (env: Env, tx: Tx, given: PortGiven): Promise<PortMade> => portMake(env, tx, given)
 
+/** Whether the port that is written is a trunk's: most are not, and cost no statement of their own. */
+const PARENT = sql<boolean>`exists (select from neutron.trunks t where t.port_id = neutron.ports.id)`.as('parent')
+
 /**
  * Gives a port to a server on a host. Throws PortNotFound, and conflict PortInUse when it is another device's. Safe to run twice: a port
  * that is bound so already keeps its status.
@@ -167,7 +171,7 @@ export async function portBind(env: Env, tx: Tx, portId: string, binding: PortBi
     throw conflict(`Port ${portId} is still in use.`, { type: 'PortInUse' })
   const [network] = await networksFacts(tx, [port.network_id], null)
   const same = port.host === binding.host && port.device_id === binding.deviceId && port.vif_type !== 'binding_failed'
-  await tx
+  const { parent } = await tx
     .updateTable('neutron.ports')
     .set({
       device_id: binding.deviceId,
@@ -179,7 +183,9 @@ export async function portBind(env: Env, tx: Tx, portId: string, binding: PortBi
       updated_at: sql`now()`,
     })
     .where('id', '=', portId)
-    .execute()
+    .returning(PARENT)
+    .executeTakeFirstOrThrow()
+  if (parent) await trunkFollow(env, tx, portId, binding.host)
   changed(env, tx, { hosts: [binding.host, port.host], networks: [port.network_id] })
 }
 
@@ -192,7 +198,7 @@ export async function portUnbind(env: Env, tx: Tx, portId: string, options: { ke
     .forNoKeyUpdate()
     .executeTakeFirst()
   if (!port) return
-  await tx
+  const { parent } = await tx
     .updateTable('neutron.ports')
     .set({
       ...(options.keepDevice ? {} : { device_id: '', device_owner: '' }),
@@ -206,7 +212,9 @@ export async function portUnbind(env: Env, tx: Tx, portId: string, options: { ke
       updated_at: sql`now()`,
     })
     .where('id', '=', portId)
-    .execute()
+    .returning(PARENT)
+    .executeTakeFirstOrThrow()
+  if (parent) await trunkFollow(env, tx, portId, '')
   changed(env, tx, { hosts: [port.host], networks: [port.network_id] })
 }
 

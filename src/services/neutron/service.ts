@@ -15,6 +15,7 @@ import { pokesStart } from './hosts/changed.ts'
 import { schedule } from './hosts/schedule.ts'
 import { hostVerbs } from './hosts/verbs.ts'
 import { base } from './migrations/0001_base.ts'
+import { trunks as trunkTables } from './migrations/0002_trunks.ts'
 import { availabilityRoutes } from './networks/availability.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
@@ -35,6 +36,7 @@ import { prefixRoutes, subnetpools } from './subnetpools/subnetpools.ts'
 import { subnets } from './subnets/subnets.ts'
 import './tables.ts'
 import { projectGone } from './tenants.ts'
+import { trunkRoutes, trunks } from './trunks/trunks.ts'
 import { versionRoutes } from './versions.ts'
 import { wire } from './wire.ts'
 
@@ -55,6 +57,7 @@ const nouns = [
   segments,
   flavors,
   profiles,
+  trunks,
 ]
 
 const routes: Route[] = [
@@ -71,6 +74,7 @@ const routes: Route[] = [
   ...availabilityRoutes,
   ...flavorRoutes,
   ...poolRoutes,
+  ...trunkRoutes,
   ...readRoutes(qosPolicies),
   ...writeRoutes(qosPolicies),
   ...tagRoutes(qosPolicies, '/policies'),
@@ -88,7 +92,7 @@ export const neutron: Service = {
   policies,
   settings: neutronSettings,
   audit: neutronAudit,
-  migrations: [base],
+  migrations: [base, trunkTables],
   tasks: [schedule],
   on: [projectGone],
   hostVerbs,

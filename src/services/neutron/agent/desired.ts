@@ -100,6 +100,8 @@ export interface DesiredPort {
   deviceOwner: string
   deviceId: string
   adminStateUp: boolean
+  /** Carried by another guest's port under this VLAN tag; null (or absent): it has a tap of its own. */
+  subport?: { parentId: string; tag: number } | null
 }
 
 export interface DesiredSecurityGroup {

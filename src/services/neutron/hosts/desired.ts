@@ -71,7 +71,9 @@ async function portsOn(db: Query, host: string): Promise<DesiredPort[]> {
         from neutron.ip_allocations a where a.port_id = p.id), '[]') as "fixedIps",
       coalesce((select jsonb_agg(jsonb_build_object('ip', x.pair ->> 'ip_address', 'mac', x.pair ->> 'mac_address'))
         from jsonb_array_elements(p.allowed_address_pairs) x (pair)), '[]') as "allowedPairs",
-      array(select g.security_group_id from neutron.port_security_groups g where g.port_id = p.id order by 1) as "securityGroups"
+      array(select g.security_group_id from neutron.port_security_groups g where g.port_id = p.id order by 1) as "securityGroups",
+      (select jsonb_build_object('parentId', t.port_id, 'tag', s.segmentation_id) from neutron.subports s
+        join neutron.trunks t on t.id = s.trunk_id where s.port_id = p.id) as subport
     from neutron.ports p join neutron.networks n on n.id = p.network_id
     where p.host = ${host} and not (p.device_owner like 'network:router%' and exists (
       select from neutron.routers r where r.id = p.device_id and not r.admin_state_up))

@@ -16,6 +16,7 @@ import { usableGroups } from '../securitygroups/store.ts'
 import { neutronSettings } from '../settings.ts'
 import { networkSeen } from '../subnets/subnets.ts'
 import type { AddressPair, DhcpOption } from '../tables.ts'
+import { trunkFollow } from '../trunks/follow.ts'
 import type { FixedIp, WantedIp } from './allocate.ts'
 import { dhcpOptsClean, dhcpOptsMerged, fixedIpsClean, groupsClean, pairsClean, pairsLimit, pairsNeedSecurity } from './check.ts'
 import { fixedIpsReplace } from './readdress.ts'
@@ -30,6 +31,11 @@ const FIXED = sql<
   FixedIp[]
 >`coalesce((select jsonb_agg(jsonb_build_object('subnet_id', a.subnet_id, 'ip_address', host(a.ip)) order by a.place)
   from neutron.ip_allocations a where a.port_id = neutron.ports.id), '[]')`
+/** What a port carries, where it is a trunk's. */
+const TRUNK = sql<Row | null>`(select jsonb_build_object('trunk_id', t.id, 'sub_ports', coalesce((
+  select jsonb_agg(jsonb_build_object('port_id', s.port_id, 'segmentation_type', s.segmentation_type, 'segmentation_id', s.segmentation_id,
+    'mac_address', c.mac_address) order by s.segmentation_id) from neutron.subports s join neutron.ports c on c.id = s.port_id
+  where s.trunk_id = t.id), '[]')) from neutron.trunks t where t.port_id = neutron.ports.id)`
 const network = (column: string) =>
   sql`(select ${sql.ref(`n.${column}`)} from neutron.networks n where n.id = neutron.ports.network_id)`
 
@@ -40,6 +46,7 @@ const columns = () => [
   network('project_id').as('network_owner'),
   network('qos_policy_id').as('network_qos'),
   network('dns_domain').as('network_domain'),
+  TRUNK.as('trunk'),
 ]
 
 /** Names that DNS has for a port's addresses. */
@@ -126,7 +133,11 @@ export const ports = resource({
   },
   columns,
   // The API's schema knows a policy or none at all, no null.
-  view: ({ numa_affinity_policy, ...view }) => (numa_affinity_policy === null ? view : { ...view, numa_affinity_policy }),
+  view: ({ numa_affinity_policy, ...view }, row) => ({
+    ...view,
+    ...(numa_affinity_policy !== null && { numa_affinity_policy }),
+    ...(row.trunk !== null && { trunk_details: row.trunk }),
+  }),
   visible: ctx => sql<boolean>`(neutron.ports.project_id = ${ctx.projectId} or ${network('project_id')} = ${ctx.projectId})`,
   filters: {
     fixed_ips: fixedFilter,
@@ -212,6 +223,8 @@ async function portChange({ env, tx, ctx, row, changes }: Changing): Promise<voi
     await macChange(tx, row, changes.mac_address as string | null, values, env.config.of(neutronSettings).base_mac)
   if (changes.fixed_ips !== undefined) await fixedIpsReplace(env, tx, row, facts, changes.fixed_ips as WantedIp[])
   await updateRow(ports, tx, id, values, bindingChange(row, changes, facts))
+  const host = changes['binding:host_id'] as string | undefined
+  if (row.trunk !== null && host !== undefined && host !== row.host) await trunkFollow(env, tx, id, host)
   const members = [...(row.groups as string[]), ...((changes.security_groups as string[] | undefined) ?? [])]
   changed(env, tx, {
     hosts: [row.host as string, (changes['binding:host_id'] as string | undefined) ?? ''],

@@ -22,6 +22,7 @@ import { isGuest, tapsPlug, tapsUnplug } from './ports.ts'
 import { probeNet } from './probe.ts'
 import { securityEnsure, securityRead } from './security.ts'
 import { watchTaps } from './taps.ts'
+import { subportsEnsure, subportsSweep } from './trunks.ts'
 
 /** Namespaces that are worked on at a time. */
 const AT_ONCE = 4
@@ -45,8 +46,13 @@ export function linuxNet(config: NetConfig): NetDriver {
     // One look serves the whole pass: a tap that appears meanwhile is told by the monitor, and waits for the quick lock.
     const reading = securityRead(config)
     reading.catch(() => undefined)
-    const links = await linkList(config.place ?? {})
+    let links = await linkList(config.place ?? {})
     await note(errors, 'host', null, () => tapsUnplug(desired, config, links))
+    if (desired.ports.some(port => port.subport) || [...links.values()].some(link => link.kind === 'vlan')) {
+      await note(errors, 'host', null, () => subportsSweep(desired.ports, config, links))
+      for (const [id, message] of await subportsEnsure(desired.ports, config, links)) errors.push({ kind: 'port', id, message })
+      links = await linkList(config.place ?? {})
+    }
     for (const network of desired.networks) {
       const key = `peers ${network.id}`
       const hash = digest([network.segmentationId, network.peers])
@@ -135,6 +141,12 @@ export function linuxNet(config: NetConfig): NetDriver {
       quick(async () => {
         const desired = inForce
         const told = new Set(taps.filter(tap => !refused.has(tap)))
+        // A parent's tap brings its subports', of which the monitor tells.
+        const carried = (desired?.ports ?? []).filter(port => port.subport && told.has(tapName(port.subport.parentId)))
+        if (carried.length > 0) {
+          for (const [id, message] of await subportsEnsure(carried, config, await linkList(config.place ?? {})))
+            config.log?.warn({ port: id, error: message }, 'subport not made')
+        }
         const wanted = (desired?.ports ?? []).filter(port => isGuest(port) && told.has(tapName(port.id)))
         if (!desired || wanted.length === 0) return []
         const found = await Promise.all(wanted.map(port => linkFetch(config.place ?? {}, tapName(port.id))))

@@ -34,7 +34,8 @@ export function memoryNet(options: MemoryNetOptions = {}): MemoryNet {
   const plug = (ports: readonly DesiredPort[]): Map<string, PortStatus> => {
     const statuses = new Map<string, PortStatus>()
     for (const port of ports) {
-      const tap = taps.get(tapName(port.id))
+      // A subport is where its parent is.
+      const tap = taps.get(tapName(port.subport?.parentId ?? port.id))
       if (tap) tap.plugged = port.adminStateUp
       const there = tap !== undefined || options.everyTap === true
       statuses.set(port.id, !port.adminStateUp ? 'DOWN' : there ? 'ACTIVE' : 'BUILD')
@@ -96,7 +97,9 @@ export function memoryNet(options: MemoryNetOptions = {}): MemoryNet {
       return reportOf(desired, statuses, errors)
     },
     async wire(names) {
-      const ports = (last?.ports ?? []).filter(port => isGuest(port) && names.includes(tapName(port.id)))
+      const ports = (last?.ports ?? []).filter(
+        port => isGuest(port) && names.includes(tapName(port.subport?.parentId ?? port.id)),
+      )
       return [...plug(ports)].map(([id, status]) => ({ id, status }))
     },
     async watch(heard) {
