@@ -1,0 +1,259 @@
+/**
+ * Power loss between any two system calls of a write. Every call that changes the disk is recorded in order; then, for the moment after each,
+ * every disk is built that a file system may show after the power came back: what was synced is there, of everything else any part. The old
+ * object or the new one must be read from each of them, and the new one once the write was acknowledged.
+ */
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import fs, { mkdir, mkdtemp, open, rm, writeFile } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { openLog } from '#kit/log.ts'
+import { LIMITS } from '../constraints.ts'
+import { type Headers, once, ownEnv, type Req, readAll, refuse } from '../http/message.ts'
+import { objectServer } from '../object/server.ts'
+
+/** A change of the disk: of an entry in a folder, or of a file's bytes. */
+type Step =
+  | { kind: 'entry'; dir: string; name: string; is: Inode | 'folder' | null }
+  | { kind: 'write'; inode: Inode; bytes: Buffer }
+  | { kind: 'syncFile'; inode: Inode }
+  | { kind: 'syncDir'; dir: string }
+interface Inode {
+  id: number
+}
+
+/** Records what `work` does to the disk. */
+async function recorded(work: () => Promise<void>): Promise<Step[]> {
+  const steps: Step[] = []
+  const files = new WeakMap<object, Inode | string>()
+  const inodes = new Map<string, Inode>()
+  let id = 0
+  const entry = (path: string, is: Inode | 'folder' | null): void =>
+    void steps.push({ kind: 'entry', dir: dirname(path), name: path, is })
+  const plain = { open: fs.open, mkdir: fs.mkdir, rename: fs.rename, unlink: fs.unlink, rmdir: fs.rmdir, rm: fs.rm }
+  const probe = await open('/dev/null', 'r')
+  const handles = Object.getPrototypeOf(probe) as Record<string, (...args: unknown[]) => Promise<unknown>>
+  await probe.close()
+  const ofHandle = {
+    writev: handles.writev,
+    write: handles.write,
+    writeFile: handles.writeFile,
+    datasync: handles.datasync,
+    sync: handles.sync,
+  }
+  const change = (inode: Inode | string | undefined, bytes: Buffer): void => {
+    if (typeof inode === 'object') steps.push({ kind: 'write', inode, bytes })
+  }
+  Object.assign(handles, {
+    async writev(this: object, buffers: Buffer[]) {
+      const result = await ofHandle.writev.call(this, buffers)
+      change(files.get(this), Buffer.concat(buffers))
+      return result
+    },
+    async writeFile(this: object, data: Buffer | string) {
+      const result = await ofHandle.writeFile.call(this, data)
+      change(files.get(this), Buffer.from(data))
+      return result
+    },
+    async datasync(this: object) {
+      await ofHandle.datasync.call(this)
+      const inode = files.get(this)
+      if (typeof inode === 'object') steps.push({ kind: 'syncFile', inode })
+    },
+    async sync(this: object) {
+      await ofHandle.sync.call(this)
+      const what = files.get(this)
+      if (typeof what === 'string') steps.push({ kind: 'syncDir', dir: what })
+      else if (what) steps.push({ kind: 'syncFile', inode: what })
+    },
+  })
+  Object.assign(fs, {
+    async open(path: string, flags: string) {
+      const handle = await plain.open(path, flags)
+      if (flags === 'wx') {
+        const inode = { id: ++id }
+        inodes.set(path, inode)
+        files.set(handle, inode)
+        entry(path, inode)
+      } else files.set(handle, path)
+      return handle
+    },
+    async mkdir(path: string, options?: object) {
+      const result = await plain.mkdir(path, options)
+      entry(path, 'folder')
+      return result
+    },
+    async rename(from: string, to: string) {
+      await plain.rename(from, to)
+      entry(to, inodes.get(from) ?? 'folder')
+      inodes.set(to, inodes.get(from)!)
+      entry(from, null)
+    },
+    async unlink(path: string) {
+      await plain.unlink(path)
+      entry(path, null)
+    },
+    async rmdir(path: string) {
+      await plain.rmdir(path)
+      entry(path, null)
+    },
+    async rm(path: string, options: object) {
+      const there = inodes.has(path)
+      await plain.rm(path, options)
+      if (there) entry(path, null)
+    },
+  })
+  syncBuiltinESMExports()
+  try {
+    await work()
+  } finally {
+    Object.assign(fs, plain)
+    Object.assign(handles, ofHandle)
+    syncBuiltinESMExports()
+  }
+  return steps
+}
+
+/** Every disk that may be found after the steps up to `at`: paths with their bytes, null for a folder. `before`: what was safe from the start. */
+function* disks(before: Map<string, Buffer | null>, steps: Step[], at: number): Generator<Map<string, Buffer | null>> {
+  const pending: (Step & { kind: 'entry' })[] = []
+  const safe: (Step & { kind: 'entry' })[] = []
+  const written = new Map<Inode, { bytes: Buffer; synced: number }>()
+  for (const step of steps.slice(0, at)) {
+    if (step.kind === 'entry') pending.push(step)
+    else if (step.kind === 'syncDir') {
+      for (const one of pending.filter(known => known.dir === step.dir)) safe.push(...pending.splice(pending.indexOf(one), 1))
+    } else {
+      const file = written.get(step.inode) ?? { bytes: Buffer.alloc(0), synced: 0 }
+      if (step.kind === 'write') file.bytes = Buffer.concat([file.bytes, step.bytes])
+      else file.synced = file.bytes.length
+      written.set(step.inode, file)
+    }
+  }
+  for (let chosen = 0; chosen < 2 ** pending.length; chosen++) {
+    for (const tail of ['lost', 'zeros', 'written'] as const) {
+      const disk = new Map(before)
+      const bytesOf = (inode: Inode): Buffer => {
+        const file = written.get(inode) ?? { bytes: Buffer.alloc(0), synced: 0 }
+        if (tail === 'written') return file.bytes
+        const kept = file.bytes.subarray(0, file.synced)
+        return tail === 'lost' ? kept : Buffer.concat([kept, Buffer.alloc(file.bytes.length - file.synced)])
+      }
+      const applied = [...safe, ...pending.filter((_, i) => chosen & (1 << i))]
+      applied.sort((a, b) => steps.indexOf(a) - steps.indexOf(b))
+      for (const { name, is } of applied) {
+        if (is === null) disk.delete(name)
+        else disk.set(name, is === 'folder' ? null : bytesOf(is))
+      }
+      yield disk
+    }
+  }
+}
+
+const NAMES = '/d/1/AUTH_a/c/o'
+
+function setUp(
+  root: string,
+): (method: string, time: string, body: Buffer | null, headers?: Headers) => Promise<{ status: number; body: string }> {
+  const app = objectServer({
+    root,
+    secrets: { prefix: 'p', suffix: 's' },
+    dial: async () => refuse(201),
+    limits: LIMITS,
+    log: openLog({ level: 'fatal' }),
+    reserve: 0,
+    updateTimeout: 1,
+    expirerDivisor: 86400,
+    reclaimAge: 604800,
+    mountCheck: false,
+  })
+  return async (method, time, body, headers = {}) => {
+    const req: Req = {
+      method,
+      path: NAMES,
+      rawPath: NAMES,
+      query: new Map(),
+      headers: { 'x-timestamp': time, 'content-type': 'text/plain', ...headers },
+      body: body && once(body),
+      length: body?.length ?? 0,
+      env: ownEnv('test'),
+    }
+    const res = await app(req)
+    const bytes = await readAll(res.body)
+    return {
+      status: res.status,
+      body:
+        method === 'GET' && res.status === 200
+          ? `${bytes.length} ${createHash('md5').update(bytes).digest('hex')} ${res.headers['x-object-meta-a'] ?? ''}`
+          : '',
+    }
+  }
+}
+
+/** What is below a folder, as a disk that was synced. */
+async function snapshot(root: string): Promise<Map<string, Buffer | null>> {
+  const disk = new Map<string, Buffer | null>()
+  for (const entry of await fs.readdir(root, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name)
+    disk.set(path, entry.isFile() ? await fs.readFile(path) : null)
+  }
+  return disk
+}
+
+async function losePower(
+  t: TestContext,
+  old: Buffer | null,
+  act: (ask: ReturnType<typeof setUp>) => Promise<{ status: number }>,
+): Promise<void> {
+  const root = await mkdtemp(join(tmpdir(), 'swift-power-'))
+  t.after(() => rm(root, { recursive: true, force: true }))
+  await mkdir(join(root, 'd'))
+  const ask = setUp(root)
+  if (old) assert.equal((await ask('PUT', '1700000000.00000', old, { 'x-object-meta-a': 'old' })).status, 201)
+  const before = await snapshot(root)
+  const was = await ask('GET', '1700000009.00000', null)
+  const steps = await recorded(async () => assert.ok((await act(ask)).status < 300))
+  const is = await ask('GET', '1700000009.00000', null)
+  assert.notDeepEqual(was, is)
+  const seen = new Set<string>()
+  let tried = 0
+  for (let at = 0; at <= steps.length; at++) {
+    for (const disk of disks(before, steps, at)) {
+      const print = JSON.stringify(
+        [...disk].map(([path, bytes]) => [path, bytes && createHash('md5').update(bytes).digest('hex')]),
+      )
+      const key = `${at === steps.length} ${print}`
+      if (seen.has(key)) continue
+      seen.add(key)
+      tried += 1
+      const place = join(root, `crash${tried}`)
+      await mkdir(join(place, 'd'), { recursive: true })
+      for (const [path, bytes] of disk) {
+        const target = join(place, path.slice(root.length))
+        // an entry below a folder that was lost is lost with it
+        if (!disk.has(dirname(path)) && dirname(path) !== root && dirname(path) !== join(root, 'd')) continue
+        if (bytes === null) await mkdir(target, { recursive: true })
+        else await writeFile(target, bytes).catch(error => (error.code === 'ENOENT' ? undefined : Promise.reject(error)))
+      }
+      const found = await setUp(place)('GET', '1700000009.00000', null)
+      const allowed = at === steps.length ? [is] : [was, is]
+      assert.ok(
+        allowed.some(one => one.status === found.status && one.body === found.body),
+        `after step ${at} of ${steps.length}, ${JSON.stringify(steps[at - 1])}: found ${JSON.stringify(found)}, may be ${JSON.stringify(allowed)}`,
+      )
+      await rm(place, { recursive: true })
+    }
+  }
+  assert.ok(tried > steps.length, `${tried} disks after ${steps.length} steps`)
+}
+
+const small = Buffer.from('small')
+const large = Buffer.alloc(300_000, 'large')
+
+test('PUT of a new object', t => losePower(t, null, ask => ask('PUT', '1700000001.00000', small)))
+test('PUT of a large object in place of another', t => losePower(t, small, ask => ask('PUT', '1700000001.00000', large)))
+test('POST', t => losePower(t, small, ask => ask('POST', '1700000001.00000', null, { 'x-object-meta-a': 'new' })))
+test('DELETE', t => losePower(t, small, ask => ask('DELETE', '1700000001.00000', null)))
