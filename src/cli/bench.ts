@@ -5,7 +5,7 @@ import { UsageError } from './usage.ts'
 
 const FOLDER = new URL('../../bench/', import.meta.url)
 /** Files in bench/ that are no figures but what figures use. */
-const PARTS = new Set(['figure', 'cloud', 'fill', 'load', 'link', 'load.worker', 'raw.worker'])
+const PARTS = new Set(['figure', 'cloud', 'fill', 'load', 'link', 'load.worker', 'raw.worker', 'swift.bare'])
 
 const names = (): string[] =>
   readdirSync(FOLDER)

@@ -29,6 +29,7 @@ it finds what is there.
   --detach              return when every API answers, and run on
   --record FILE         write every exchange to FILE, one HAR entry a line
   --database-url URL    use this PostgreSQL instead of an own one
+  --object-devices DIR  a folder that holds objects, one a disk; may be given again for more. Remembered. Up to three copies of each object
 `
 
 interface Asked {
@@ -52,6 +53,7 @@ function ask(argv: string[]): Asked | undefined {
       detached: { type: 'boolean', default: false },
       record: { type: 'string' },
       'database-url': { type: 'string' },
+      'object-devices': { type: 'string', multiple: true },
       help: { type: 'boolean', short: 'h' },
     },
   })
@@ -74,6 +76,7 @@ function ask(argv: string[]): Asked | undefined {
       simulated,
       record: values.record && resolve(values.record),
       databaseUrl: config.database_url,
+      objectDevices: values['object-devices']?.map(device => resolve(device)),
       region: config.region,
       publicUrl: config.public_url,
       plan: planOf(['controller', 'nova-compute']),

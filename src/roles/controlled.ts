@@ -41,6 +41,8 @@ export interface ControlledOptions {
   logFile?: string
   local?: { socket: string; host: string; secret: string }
   inProcess?: string[]
+  /** Folders that hold objects, in place of those of the configuration. */
+  objectDevices?: readonly string[]
   user?: { uid: number; gid: number }
   logLevel?: string
 }
@@ -49,8 +51,12 @@ export interface ControlledOptions {
 export const sections = (): Settings[] => [...new Set([...SERVICES.flatMap(s => s.settings ?? []), neutronSettings])]
 
 /** The configuration of a controller: the operators' file, with the controller's own folder as its data folder. */
-export function controllerConfig(options: Pick<ControlledOptions, 'configFile' | 'folder'>): Config {
-  return loadConfig(options.configFile, sections(), { nubo: { data: options.folder } })
+export function controllerConfig(options: Pick<ControlledOptions, 'configFile' | 'folder' | 'objectDevices'>): Config {
+  const { objectDevices: devices } = options
+  return loadConfig(options.configFile, sections(), {
+    nubo: { data: options.folder },
+    ...(devices?.length ? { swift: { devices, replicas: Math.min(3, devices.length) } } : {}),
+  })
 }
 
 export interface Controlled extends Controller {

@@ -99,6 +99,14 @@ export function layoutMake(layout: Layout, owner: Owner | undefined): void {
   }
 }
 
+/** A folder that holds objects: made when it is missing, and the controllers' own. Throws when they could not get there. */
+export function deviceEnsure(folder: string, owner: Owner | undefined): void {
+  folderEnsure(folder)
+  if (!owner) return
+  checkWay(dirname(folder))
+  chownSync(folder, owner.uid, owner.gid)
+}
+
 /** Makes the folder of the host agent alone, and those above it. */
 export function layoutAgent(layout: Layout): void {
   folderEnsure(layout.data)

@@ -16,7 +16,7 @@ import type { Plan } from '../../roles/roles.ts'
 import { cloudsWrite, passwordsOf } from './clouds.ts'
 import { type Kept, keepController } from './controller.ts'
 import type { JoinedHost } from './joined.ts'
-import { type Layout, layoutAgent, layoutMake, type Owner } from './layout.ts'
+import { deviceEnsure, type Layout, layoutAgent, layoutMake, type Owner } from './layout.ts'
 import { type State, startOf, stateClear, stateWrite } from './state.ts'
 import { certificateEnsure } from './tls.ts'
 import { joinedWay, type LocalWay, localWay } from './ways.ts'
@@ -35,6 +35,8 @@ export interface UpOptions {
   publicUrl?: string
   record?: string
   databaseUrl?: string
+  /** Folders that hold objects; those of the last time without any. */
+  objectDevices?: readonly string[]
   owner?: Owner
   region: string
   logLevel: string
@@ -140,6 +142,7 @@ async function startOwnController(
 ): Promise<OwnController> {
   const { layout, plan } = o
   layoutMake(layout, o.owner)
+  for (const device of o.objectDevices ?? []) deviceEnsure(device, o.owner)
   const isNew = !existsSync(layout.clouds)
   const passwords = passwordsOf(layout)
   const loopback = isLoopback(o.at.host)
@@ -158,6 +161,7 @@ async function startOwnController(
     configFile: layout.config,
     folder: layout.controller,
     databaseUrl,
+    objectDevices: o.objectDevices,
     api: plan.api,
     work: plan.work,
     at: o.at,

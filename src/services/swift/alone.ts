@@ -39,6 +39,7 @@ const store = await startAlone({
   listen: { ip: values.ip, port: Number(values.port) },
 })
 log.warn({ port: store.port }, 'object store ready')
+process.stdout.write('ready\n')
 const stop = (): void => {
   void store.close().then(() => process.exit(0))
 }

@@ -1,6 +1,6 @@
 /** The object store inside Nubo: Keystone's tokens in front, device folders in the data folder. */
 import { randomBytes } from 'node:crypto'
-import { mkdir, readlink, rm, symlink } from 'node:fs/promises'
+import { mkdir, readdir, readFile, readlink, rename, symlink, writeFile } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import type { Who as KitWho } from '#kit/context.ts'
 import { reason } from '#kit/fault.ts'
@@ -30,7 +30,7 @@ export const storeIn = (env: Env): Alone | undefined => stores.get(env)
 export async function start(env: Env): Promise<() => Promise<void>> {
   const options = env.config.of(swiftSettings)
   const dataDir = join(env.config.dataDir, 'swift')
-  const devices = await place(join(dataDir, 'devices'), options.devices)
+  const { devices, replicas } = await place(dataDir, options.devices, options.replicas)
   const check = authenticate(env)
   const key = options.encryption_key ? Buffer.from(options.encryption_key, 'base64') : null
   if (key && key.length < 32) throw new Error('swift.encryption_key must be the base64 of at least 32 bytes')
@@ -38,7 +38,7 @@ export async function start(env: Env): Promise<() => Promise<void>> {
     dataDir,
     log: env.log.child({ service: 'swift' }),
     devices,
-    replicas: options.replicas,
+    replicas,
     policies: list => (options.erasure_code ? [erasure(options.erasure_code, list)] : []),
     intervals: { quick: options.interval, audit: options.audit_interval },
     reserve: options.reserve,
@@ -95,23 +95,41 @@ function erasure(text: string, devices: ReturnType<typeof deviceHere>[]): Policy
   }
 }
 
-/** Names for the device folders; folders elsewhere are linked to. The name of a device belongs to its data for ever. */
-async function place(root: string, folders: string[]): Promise<string[]> {
+interface Placed {
+  devices: string[]
+  replicas: number
+}
+
+/**
+ * Names for the device folders; folders elsewhere are linked to. The name of a device belongs to its data for ever, and which devices there
+ * are is remembered: a start that names none must not look for the objects elsewhere.
+ */
+async function place(dataDir: string, folders: string[], replicas: number): Promise<Placed> {
+  const root = join(dataDir, 'devices')
+  const list = join(dataDir, 'devices.json')
   await mkdir(root, { recursive: true })
-  if (folders.length === 0) return ['d1']
-  const names: string[] = []
-  for (const [i, folder] of folders.entries()) {
+  const known = await readFile(list, 'utf8').catch(error => (failedWith(error, 'ENOENT') ? null : Promise.reject(error)))
+  if (folders.length === 0) return known === null ? { devices: ['d1'], replicas } : (JSON.parse(known) as Placed)
+  const before = known === null ? [] : (JSON.parse(known) as Placed).devices
+  const devices: string[] = []
+  for (const folder of folders) {
     const target = resolve(folder)
-    const name = `${basename(target).replace(/[^\w.-]/g, '_')}-${i + 1}`
-    const link = join(root, name)
-    const known = await readlink(link).catch(error => (failedWith(error, 'ENOENT', 'EINVAL') ? null : Promise.reject(error)))
-    if (known !== target) {
-      await rm(link, { force: true })
-      await symlink(target, link)
-    }
-    names.push(name)
+    const stem = basename(target).replace(/[^\w.-]/g, '_')
+    const at = (name: string): Promise<string | null> =>
+      readlink(join(root, name)).catch(error => (failedWith(error, 'ENOENT', 'EINVAL') ? null : Promise.reject(error)))
+    const there = await Promise.all(before.map(async name => ((await at(name)) === target ? name : null)))
+    let name = there.find(one => one !== null)
+    for (let i = 1; !name; i++) if ((await at(`${stem}-${i}`)) === null) name = `${stem}-${i}`
+    if ((await at(name)) === null) await symlink(target, join(root, name))
+    devices.push(name)
   }
-  return names
+  // the folder of the beginning stays a device while it holds anything: the replicator empties it
+  const first = await readdir(join(root, 'd1')).catch(error => (failedWith(error, 'ENOENT') ? [] : Promise.reject(error)))
+  if (first.length && !devices.includes('d1')) devices.push('d1')
+  const placed: Placed = { devices, replicas }
+  await writeFile(`${list}.new`, JSON.stringify(placed))
+  await rename(`${list}.new`, list)
+  return placed
 }
 
 async function valid(check: ReturnType<typeof authenticate>, token: string): Promise<KitWho | null> {

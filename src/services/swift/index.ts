@@ -4,6 +4,7 @@ import type { Env } from '#kit/service.ts'
 import { storeOf } from './embed.ts'
 import { type Body, discard, formatQuery, type Headers, ok, ownEnv, quote, type Req, type Res, readAll } from './http/message.ts'
 
+export { fillContainer } from './fill.ts'
 export { PREFIX, swift } from './service.ts'
 export { startAlone } from './standalone.ts'
 

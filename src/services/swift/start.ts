@@ -104,6 +104,7 @@ export function makeCluster(options: ClusterOptions): Cluster {
     expirerDivisor: 86400,
     readAffinity: options.readAffinity ?? {},
     region: options.region ?? 'RegionOne',
+    allowOpenExpired: false,
   }
 }
 

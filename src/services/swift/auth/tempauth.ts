@@ -173,7 +173,9 @@ async function authorize(site: Site, req: Req, acl: string | null): Promise<Res 
 function takeAcl(req: Req): null {
   const given = req.headers['x-account-access-control']
   if (given !== undefined && pathOf(req)?.container === null) {
-    req.headers[ACL_HEADER] = given
+    const parsed = parseAccountAcl(text(given))
+    const isEmpty = typeof parsed !== 'string' && Object.values(parsed).every(list => list.length === 0)
+    req.headers[ACL_HEADER] = isEmpty ? '' : given
     delete req.headers['x-account-access-control']
   }
   return null

@@ -88,7 +88,7 @@ export function respond(req: Req, headers: Headers, source: Source): Res {
   const refused = condition(req.headers, source.tag ?? headers.etag ?? null, source.lastModified)
   if (refused) {
     source.discard?.()
-    return { status: refused, headers: { ...headers, 'content-length': '0' }, body: null }
+    return { status: refused, headers: { ...headers, 'accept-ranges': 'bytes', 'content-length': '0' }, body: null }
   }
   const ranges = req.method === 'GET' && !source.ignoreRange ? rangesFor(parseRange(req.headers.range), source.size) : null
   if (ranges?.length === 0) {

@@ -5,7 +5,7 @@ import { partitionFor, replicas } from '../ring/ring.ts'
 import { now } from '../timestamp.ts'
 import { backendHeaders, read, write } from './backend.ts'
 import type { Cluster } from './cluster.ts'
-import { transfer, withoutOwners } from './headers.ts'
+import { dropOwners, transfer, withoutOwners } from './headers.ts'
 import { forget, remember } from './info.ts'
 
 /** Answers a request for `/v1/account`. */
@@ -14,10 +14,12 @@ export async function accountRequest(cluster: Cluster, req: Req, account: string
     return refuse(
       400,
       `Account name length of ${Buffer.byteLength(account)} longer than ${cluster.limits.max_account_name_length}`,
+      { 'content-type': 'text/html; charset=UTF-8' },
     )
   }
   const refused = req.env.authorize ? await req.env.authorize(req, null) : null
   if (refused) return refused
+  dropOwners(req)
   switch (req.method) {
     case 'GET':
     case 'HEAD':

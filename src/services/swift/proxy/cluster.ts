@@ -27,6 +27,8 @@ export interface Cluster {
   /** `r1z2=100, r1=200`: places with lower numbers are asked first. */
   readAffinity: Record<string, number>
   region: string
+  /** `X-Open-Expired: true` reads objects whose time has come, as long as they are there. */
+  allowOpenExpired: boolean
 }
 
 export interface InfoCache {

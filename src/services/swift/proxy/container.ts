@@ -9,10 +9,11 @@ import { now } from '../timestamp.ts'
 import { createAccount } from './account.ts'
 import { backendHeaders, read, write } from './backend.ts'
 import { type Cluster, share } from './cluster.ts'
-import { transfer, withoutOwners } from './headers.ts'
+import { dropOwners, transfer, withoutOwners } from './headers.ts'
 import { accountExists, accountInfo, forget, remember } from './info.ts'
 import { listShards } from './shards.ts'
 
+const HTML = { 'content-type': 'text/html; charset=UTF-8' }
 const PASSED = ['x-container-read', 'x-container-write', 'x-container-sync-key', 'x-container-sync-to']
 
 /** Answers a request for `/v1/account/container`. */
@@ -28,6 +29,7 @@ export async function containerRequest(cluster: Cluster, req: Req, account: stri
       if (req.method === 'UPDATE' && req.env.authorize !== null) return refuse(405)
       const refused = req.env.authorize ? await req.env.authorize(req, null) : null
       if (refused) return refused
+      dropOwners(req)
       if (req.method === 'PUT') return put(cluster, req, account, container)
       return req.method === 'POST' ? post(cluster, req, account, container) : other(cluster, req, account, container)
     }
@@ -106,7 +108,8 @@ async function put(cluster: Cluster, req: Req, account: string, container: strin
   if (policy !== null && typeof policy !== 'number') return policy
   const bytes = Buffer.byteLength(container)
   const most = cluster.limits.max_container_name_length
-  if (!container.startsWith(RESERVED) && bytes > most) return refuse(400, `Container name length of ${bytes} longer than ${most}`)
+  if (!container.startsWith(RESERVED) && bytes > most)
+    return refuse(400, `Container name length of ${bytes} longer than ${most}`, HTML)
   if (!(await accountExists(cluster, req.env, account))) {
     if (!cluster.autocreate && !account.startsWith('.')) return refuse(404)
     if ((await accountInfo(cluster, req.env, account)).headers['x-account-status'] === 'Deleted') return refuse(404)

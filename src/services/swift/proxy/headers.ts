@@ -22,6 +22,15 @@ export function withoutOwners(headers: Headers, req: Req): Headers {
   return out
 }
 
+/** Takes out of a request what only the owner may set, once it is known who asks. In place. */
+export function dropOwners(req: Req): void {
+  if (req.env.owner || req.env.authorize === null) return
+  for (const name of OWNER_HEADERS) {
+    delete req.headers[name]
+    delete req.headers[name.replace('x-', 'x-remove-')]
+  }
+}
+
 /** Metadata of a POST or PUT that goes on to the servers; `X-Remove-*` becomes an empty value. */
 export function transfer(req: Req, kind: 'account' | 'container', also: string[] = []): Headers {
   const out: Headers = {}

@@ -66,9 +66,7 @@ async function get(cluster: Cluster, req: Req, at: ObjectAt): Promise<Res> {
       headers[name] = req.headers[name]
   }
   headers['x-backend-storage-policy-index'] = String(at.policy.index)
-  if (isTrue(req.query.get('x-open-expired') ?? req.headers['x-open-expired'])) {
-    headers['x-backend-open-expired'] = 'true'
-  }
+  if (cluster.allowOpenExpired && isTrue(req.headers['x-open-expired'])) headers['x-backend-open-expired'] = 'true'
   const path = `/${at.account}/${at.container}/${at.object}`
   const newest = isTrue(req.headers['x-newest'])
   if (at.policy.code) return finish(await ecGet(cluster, req, at, headers))

@@ -29,7 +29,7 @@ export const bulk: Step = (next, site) => async req => {
     if (!['tar', 'tar.gz', 'tar.bz2'].includes(archive)) return refuse(400, `Unsupported archive format ${archive}`)
     return extract(next, site, req, archive)
   }
-  if (req.query.has('bulk-delete') && (req.method === 'POST' || req.method === 'DELETE') && path && path.container === null) {
+  if (req.query.has('bulk-delete') && (req.method === 'POST' || req.method === 'DELETE') && path) {
     const listed = await pathsOf(site, req)
     if (!Array.isArray(listed)) return listed
     return deleteMany(next, site, req, path.account, listed, 'BD')

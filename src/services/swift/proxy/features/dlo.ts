@@ -95,6 +95,7 @@ async function assemble(
   const reader =
     total && req.method === 'GET' ? await segmentedBody(next, req, account, segments, 'DLO') : { open: () => Buffer.alloc(0) }
   return respond(req, headers, {
+    ignoreRange: req.headers.range?.includes(','),
     size: total,
     lastModified: Date.parse(text(manifest.headers['last-modified'])) / 1000,
     ...reader,

@@ -97,10 +97,6 @@ async function keepCurrent(next: App, _site: Site, req: Req, archive: Archive): 
     return null
   }
   if (!ok(current.status)) return refuse(503)
-  if (current.headers['x-object-manifest'] !== undefined) {
-    discard(current)
-    return null
-  }
   const time = normal(current.headers['x-timestamp'] ?? String(Date.parse(current.headers['last-modified']) / 1000))
   const path = `/v1/${archive.account}/${archive.container}/${prefixOf(archive.object)}${time}`
   const res = await put(next, req, path, current)
@@ -129,13 +125,14 @@ export async function put(next: App, req: Req, path: string, source: Res, extra:
       headers[name] = source.headers[name]
     }
   }
-  const query = new Map<string, string>()
+  // a manifest goes as the bytes that it is: nobody below takes it for one to be checked
+  const size = source.headers['x-object-sysmeta-slo-size']
   if (source.headers['x-static-large-object'] !== undefined) {
-    query.set('multipart-manifest', 'put')
-    delete headers['x-object-sysmeta-container-update-override-etag']
+    headers['x-static-large-object'] = source.headers['x-static-large-object']
+    headers['content-type'] = `${headers['content-type']};swift_bytes=${size}`
   }
   const res = await next(
-    own(req, 'PUT', path, { headers, query, body: source.body, length: Number(source.headers['content-length'] ?? 0) }),
+    own(req, 'PUT', path, { headers, body: source.body, length: Number(source.headers['content-length'] ?? 0) }),
   )
   discard(res)
   return res
@@ -162,15 +159,20 @@ async function pop(next: App, req: Req, archive: Archive): Promise<Res> {
   if (listing.status === 404) return next(req)
   if (!ok(listing.status)) return refuse(503)
   const versions = JSON.parse((await readAll(listing.body)).toString() || '[]') as { name: string; content_type: string }[]
-  for (const [i, version] of versions.entries()) {
-    const path = `/v1/${archive.account}/${archive.container}/${version.name}`
-    if (version.content_type === DELETED_TYPE.split(';')[0] || version.content_type === DELETED_TYPE) {
-      if (i > 0) break
-      const head = await next(own(req, 'HEAD', req.path))
-      discard(await next(own(req, 'DELETE', path)))
-      if (ok(head.status)) return next(req)
-      continue
-    }
+  const pathOfVersion = (version: { name: string }): string => `/v1/${archive.account}/${archive.container}/${version.name}`
+  const isMarker = (version: { content_type: string }): boolean =>
+    version.content_type === DELETED_TYPE.split(';')[0] || version.content_type === DELETED_TYPE
+  let marker: string | null = null
+  if (versions.length && isMarker(versions[0])) {
+    // deleted while the history was kept: what is stored now goes, else the marker does, and what it covered comes back
+    const head = await next(own(req, 'HEAD', req.path))
+    if (ok(head.status)) return next(req)
+    marker = pathOfVersion(versions.shift()!)
+  }
+  const unmarked = async (): Promise<Res> => next({ ...own(req, 'DELETE', marker!), rawPath: quote(marker!) })
+  for (const version of versions) {
+    if (isMarker(version)) break
+    const path = pathOfVersion(version)
     const source = await next(
       own(req, 'GET', path, {
         query: new Map([
@@ -184,7 +186,10 @@ async function pop(next: App, req: Req, archive: Archive): Promise<Res> {
     if (!ok(source.status)) return refuse(503)
     const restored = await put(next, req, req.path, source)
     if (!ok(restored.status)) return refuse(503)
-    return next({ ...own(req, 'DELETE', path), rawPath: quote(path) })
+    const gone = await next({ ...own(req, 'DELETE', path), rawPath: quote(path) })
+    if (marker === null) return gone
+    discard(gone)
+    return unmarked()
   }
-  return next(req)
+  return marker === null ? next(req) : unmarked()
 }

@@ -57,11 +57,20 @@ function xml(rows: Row[], kind: 'account' | 'container', name: string): string {
   return `<?xml version="1.0" encoding="UTF-8"?>\n<${kind} name="${escapeXml(name)}">${kind === 'account' ? '\n' : ''}${body.join(kind === 'account' ? '\n' : '')}</${kind}>`
 }
 
+function takesJson(req: Req): boolean {
+  const { accept } = req.headers
+  if (!accept) return true
+  const types = accept.split(',').map(item => item.split(';')[0].trim().toLowerCase())
+  return types.some(type => ['application/json', 'application/*', '*/*'].includes(type))
+}
+
 /** Before the step the store only knows JSON; behind it, what was asked for. */
 export const listings: Step = next => async req => {
   const path = pathOf(req)
   if (!path || path.object !== null || (req.method !== 'GET' && req.method !== 'HEAD')) return next(req)
-  const format = formatOf(req)
+  // listings of versions are JSON, whatever is asked for; who takes none gets none
+  const isVersions = path.container !== null && req.query.has('versions')
+  const format = isVersions ? (takesJson(req) ? 'application/json' : null) : formatOf(req)
   if (!format) return refuse(406)
   const wanted = req.query.get('format')
   req.query.set('format', 'json')

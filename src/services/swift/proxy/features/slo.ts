@@ -46,14 +46,20 @@ const SIZE = 'x-object-sysmeta-slo-size'
 const ETAG = 'x-object-sysmeta-slo-etag'
 
 /** Manifests in, whole objects out. */
-export const slo: Step = (next, site) => async req => {
+export const slo: Step = (next, site) => {
+  // segments that are manifests themselves are read through this step again
+  const self: App = req => handle(next, self, site, req)
+  return self
+}
+
+async function handle(next: App, self: App, site: Site, req: Req): Promise<Res> {
   const path = pathOf(req)
   if (!path?.object) return next(req)
   const kind = req.query.get('multipart-manifest')
   if (req.method === 'PUT' && kind === 'put') return putManifest(next, site, req, path.account)
   if (req.method === 'DELETE' && kind === 'delete')
     return deleteAll(next, site, req, path.account, `/${path.container}/${path.object}`)
-  if (req.method === 'GET' || req.method === 'HEAD') return get(next, req, path.account)
+  if (req.method === 'GET' || req.method === 'HEAD') return get(next, self, req, path.account)
   if (req.method === 'PUT' && req.headers['x-static-large-object'] !== undefined) delete req.headers['x-static-large-object']
   return next(req)
 }
@@ -162,9 +168,10 @@ async function storeManifest(next: App, site: Site, req: Req, account: string, g
       problems.push([path, `${res.status} ${res.status === 404 ? 'Not Found' : (res.reason ?? 'Error')}`])
       continue
     }
-    const size = Number(res.headers['content-length'])
-    const etag = (res.headers['x-manifest-etag'] ?? res.headers.etag).replaceAll('"', '')
-    const shownEtag = res.headers.etag.replaceAll('"', '')
+    const isSlo = isTrue(res.headers['x-static-large-object'])
+    const size = Number(isSlo ? res.headers[SIZE] : res.headers['content-length'])
+    const etag = res.headers.etag.replaceAll('"', '')
+    const shownEtag = isSlo ? res.headers[ETAG] : etag
     if (item.size_bytes != null && size !== Number(item.size_bytes)) problems.push([path, 'Size Mismatch'])
     else if (item.etag != null && item.etag !== '' && item.etag.replaceAll('"', '') !== shownEtag && item.etag !== etag)
       problems.push([path, 'Etag Mismatch'])
@@ -176,7 +183,6 @@ async function storeManifest(next: App, site: Site, req: Req, account: string, g
         problems.push([path, 'Unsatisfiable Range'])
         continue
       }
-      const isSlo = isTrue(res.headers['x-static-large-object'])
       const entry: Stored = {
         name: path,
         bytes: size,
@@ -248,7 +254,7 @@ export function segmentsOf(list: Stored[]): Segment[] {
   })
 }
 
-async function get(next: App, req: Req, account: string): Promise<Res> {
+async function get(next: App, self: App, req: Req, account: string): Promise<Res> {
   const kind = req.query.get('multipart-manifest')
   const headers = { ...req.headers }
   if (kind !== 'get') {
@@ -263,14 +269,56 @@ async function get(next: App, req: Req, account: string): Promise<Res> {
   if (!ok(res.status)) return res
   const size = Number(res.headers[SIZE])
   const lastModified = Date.parse(res.headers['last-modified']) / 1000
+  const wanted = req.query.get('part-number')
+  if (wanted !== undefined) return part(next, self, req, account, { ...res, headers: shown }, wanted)
   if (req.method === 'HEAD') {
     discard(res)
     return respond(req, shown, { size, lastModified, open: () => null })
   }
   const list = JSON.parse((await readAll(res.body)).toString()) as Stored[]
   const segments = segmentsOf(list)
-  const reader = await segmentedBody(next, req, account, segments, 'SLO')
+  const reader = await segmentedBody(segmentApp(next, self), req, account, segments, 'SLO')
   return respond(req, shown, { size: lengthOf(segments), lastModified, ...reader })
+}
+
+const segmentApp =
+  (next: App, self: App): App =>
+  req =>
+    (req.query.has('multipart-manifest') ? next : self)(req)
+
+/** `?part-number=N`: one segment, as the range that it is of the whole. */
+async function part(next: App, self: App, req: Req, account: string, res: Res, wanted: string): Promise<Res> {
+  const number = /^\d+$/.test(wanted) ? Number(wanted) : 0
+  if (number < 1 || req.headers.range !== undefined) {
+    discard(res)
+    return refuse(
+      400,
+      number < 1 ? 'Part number must be a positive integer' : 'Range requests are not supported with part number',
+    )
+  }
+  const body = req.method === 'GET' ? res.body : (await next({ ...req, method: 'GET', query: new Map(), headers: {} })).body
+  const segments = segmentsOf(JSON.parse((await readAll(body)).toString()) as Stored[])
+  const size = lengthOf(segments)
+  const counted = { ...res.headers, 'x-parts-count': String(segments.length) }
+  if (number > segments.length) {
+    const page = refuse(416, 'The requested part number is not satisfiable')
+    const { 'content-length': _, 'content-type': __, ...kept } = counted as Headers
+    return reply(416, { ...kept, ...page.headers, 'content-range': `bytes */${size}` }, page.body)
+  }
+  const from = lengthOf(segments.slice(0, number - 1))
+  const to = from + lengthOf([segments[number - 1]])
+  const reader = await segmentedBody(
+    segmentApp(next, self),
+    { ...req, headers: { ...req.headers, range: 'part' } },
+    account,
+    segments,
+    'SLO',
+  )
+  const ranged: Req = { ...req, method: 'GET', headers: { ...req.headers, range: `bytes=${from}-${to - 1}` } }
+  const answer = respond(ranged, counted, { size, lastModified: Date.parse(res.headers['last-modified']) / 1000, ...reader })
+  if (req.method === 'GET') return answer
+  discard(answer)
+  return { ...answer, body: null }
 }
 
 /** `?multipart-manifest=get`: the manifest itself, `format=raw` in the form in which it can be stored again. */

@@ -166,7 +166,9 @@ async function listing(page: Page, prefix: string): Promise<Res> {
     ...(prefix ? [line('', '../', '../', '&nbsp;', '&nbsp;')] : []),
     ...found
       .filter(row => row.subdir !== undefined)
-      .map(row => line('subdir', quote(row.subdir!.slice(prefix.length)), row.subdir!.slice(prefix.length), '&nbsp;', '&nbsp;')),
+      .map(row =>
+        line('subdir', `./${quote(row.subdir!.slice(prefix.length))}`, row.subdir!.slice(prefix.length), '&nbsp;', '&nbsp;'),
+      ),
     ...found
       .filter(row => row.subdir === undefined && row.name !== prefix)
       .map(row =>
@@ -174,7 +176,7 @@ async function listing(page: Page, prefix: string): Promise<Res> {
           `type-${String(row.content_type)
             .replace(/[^\w]+/g, ' type-')
             .toLowerCase()}`,
-          quote(row.name!.slice(prefix.length)),
+          `./${quote(row.name!.slice(prefix.length))}`,
           row.name!.slice(prefix.length),
           human(Number(row.bytes)),
           escapeXml(String(row.last_modified).split('.')[0].replace('T', ' ')),

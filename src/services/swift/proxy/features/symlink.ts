@@ -18,6 +18,8 @@ import { pathOf, type Step } from '../site.ts'
 
 const S = 'x-object-sysmeta-symlink-target'
 export const LINK = { target: S, account: `${S}-account`, etag: `${S}-etag`, bytes: `${S}-bytes` }
+/** A link that does not count as one when links to links are followed. */
+export const EXTEND = 'x-object-sysmeta-symloop-extend'
 const EMPTY_ETAG = md5('')
 const MOST_HOPS = 2
 
@@ -33,7 +35,7 @@ export const symlink: Step = next => async req => {
       return next(req)
     case 'GET':
     case 'HEAD':
-      return req.query.get('symlink') === 'get' ? show(next, req) : follow(next, req, path.account, 0)
+      return req.query.get('symlink') === 'get' ? show(next, req) : follow(next, req, path.account, 0, null)
     case 'POST':
       return post(next, req)
     default:
@@ -63,6 +65,8 @@ async function putLink(
   const etag = req.headers['x-symlink-target-etag']?.replaceAll('"', '')
   if (etag) {
     const found = await checkTarget(next, req, `/v1/${account}/${target}`, etag, headers)
+    if (headers[LISTED]) override = override.replace(/^[^;]*/, tag => `${tag}; ${headers[LISTED]}`)
+    delete headers[LISTED]
     override += `; symlink_target_etag=${etag}; symlink_target_bytes=${headers[LINK.bytes]}`
     headers['content-type'] ??= found.headers['content-type']
   }
@@ -73,26 +77,45 @@ async function putLink(
   return ok(res.status) ? withLink(res, headers) : res
 }
 
+/** What a static link would stand for, through links that are static themselves. Throws 409 when it is not there or another. */
 async function checkTarget(next: App, req: Req, path: string, etag: string, headers: Headers): Promise<Res> {
   const passed: Headers = {}
   for (const name of ['x-auth-token', 'x-storage-token', 'x-service-token', 'x-backend-allow-reserved-names'])
     if (req.headers[name] !== undefined) passed[name] = req.headers[name]
-  const found = await next(subRequest(req, { method: 'HEAD', path, headers: passed, source: 'SYM' }))
-  if (found.status === 404) throw new Stop(refuse(409, 'X-Symlink-Target does not exist'))
-  if (!ok(found.status)) throw new Stop(found)
-  if (found.headers[LINK.target] !== undefined && found.headers[LINK.etag] === undefined)
-    throw new Stop(refuse(409, 'Static symlinks cannot point to dynamic ones'))
-  if (found.headers.etag.replaceAll('"', '') !== etag)
-    throw new Stop(
-      refuse(
-        409,
-        `Object Etag '${found.headers.etag.replaceAll('"', '')}' does not match X-Symlink-Target-Etag header '${etag}'`,
-      ),
-    )
+  const found = await resolve(next, req, path, etag, passed, 0)
+  const params = found.headers['x-object-sysmeta-container-update-override-etag']?.split(';').slice(1) ?? []
+  const kept = params.map(param => param.trim()).filter(param => !param.startsWith('symlink_') && !param.startsWith('swift_meta'))
+  if (kept.length) headers[LISTED] = kept.join('; ')
   headers[LINK.etag] = etag
-  headers[LINK.bytes] = found.headers['content-length']
+  headers[LINK.bytes] = found.headers['x-object-sysmeta-slo-size'] ?? found.headers['content-length']
   return found
 }
+/** Carries what a listing says of the target beside its ETag (`slo_etag=…`) from `checkTarget` to its caller. */
+const LISTED = 'x-backend-symlink-listed'
+
+async function resolve(next: App, req: Req, path: string, etag: string, passed: Headers, hops: number): Promise<Res> {
+  const sub = subRequest(req, { method: 'HEAD', path, headers: { ...passed }, source: 'SYM' })
+  if (passed['x-backend-allow-reserved-names'] !== undefined) sub.env.authorize = null
+  const found = await next(sub)
+  const away = { 'content-location': quote(path) }
+  if (found.status === 404) throw new Stop(refuse(409, 'X-Symlink-Target does not exist', away))
+  if (!ok(found.status)) throw new Stop(refuse(found.status))
+  const target = found.headers[LINK.target]
+  const linked = found.headers[LINK.etag]
+  const own = (linked ?? found.headers.etag).replaceAll('"', '')
+  if (own !== etag)
+    throw new Stop(refuse(409, `Object Etag '${own}' does not match X-Symlink-Target-Etag header '${etag}'`, away))
+  if (target === undefined || linked === undefined) return found
+  if (hops >= MOST_HOPS) throw new Stop(tooMany())
+  const account = found.headers[LINK.account]
+  const owner = account === undefined ? path.split('/')[2] : unquote(account)!
+  const allow: Headers =
+    found.headers['x-object-sysmeta-allow-reserved-names'] === undefined ? {} : { 'x-backend-allow-reserved-names': 'true' }
+  const further = found.headers[EXTEND] === undefined ? hops + 1 : hops
+  return resolve(next, req, `/v1/${owner}/${unquote(target)}`, linked, { ...passed, ...allow }, further)
+}
+
+const tooMany = (): Res => refuse(409, `Too many levels of symbolic links, maximum allowed is ${MOST_HOPS}`)
 
 /** The link's own headers in the form that clients know. */
 function withLink(res: Res, from: Headers): Res {
@@ -111,7 +134,10 @@ async function show(next: App, req: Req): Promise<Res> {
   return res.headers[LINK.target] === undefined ? res : withLink(res, res.headers)
 }
 
-async function follow(next: App, req: Req, account: string, hops: number): Promise<Res> {
+/** Answers for what a link leads to. `wanted`: the ETag that a static link before this one names. */
+async function follow(next: App, req: Req, account: string, hops: number, wanted: string | null): Promise<Res> {
+  const differs = (own: string | undefined): boolean => wanted !== null && own !== undefined && own.replaceAll('"', '') !== wanted
+  const wrong = (): Res => refuse(409, 'X-Symlink-Target-Etag headers do not match', { 'content-location': quote(req.path) })
   const headers = {
     ...req.headers,
     'x-backend-ignore-range-if-metadata-present': [req.headers['x-backend-ignore-range-if-metadata-present'], LINK.target]
@@ -120,7 +146,12 @@ async function follow(next: App, req: Req, account: string, hops: number): Promi
   }
   let res = await next({ ...req, headers })
   const target = res.headers[LINK.target]
-  if (target === undefined) return res
+  if (target === undefined) {
+    // also of an answer that says that a condition does not hold: the link is wrong whatever was asked
+    if (res.status === 404 || !differs(res.headers.etag)) return res
+    discard(res)
+    return wrong()
+  }
   if (res.status === 304 || res.status === 412) {
     // the conditions are about the target, not about the link
     const bare: Headers = { ...headers }
@@ -129,7 +160,8 @@ async function follow(next: App, req: Req, account: string, hops: number): Promi
   }
   if (!ok(res.status)) return res
   discard(res)
-  if (hops >= MOST_HOPS) return refuse(409, `Too many levels of symbolic links, maximum allowed is ${MOST_HOPS}`)
+  if (differs(res.headers[LINK.etag] ?? res.headers.etag)) return wrong()
+  if (hops >= MOST_HOPS) return tooMany()
   const owner = res.headers[LINK.account] === undefined ? account : unquote(res.headers[LINK.account])!
   const path = `/v1/${owner}/${unquote(target)}`
   const asked: Req = { ...req, path, rawPath: quote(path), headers: { ...req.headers }, env: { ...req.env } }
@@ -138,18 +170,14 @@ async function follow(next: App, req: Req, account: string, hops: number): Promi
     asked.env.authorize = null // made by the store itself: whoever may read the link may read what it stands for
   }
   delete asked.headers['x-backend-storage-policy-index']
-  const found = await follow(next, asked, owner, hops + 1)
+  const found = await follow(
+    next,
+    asked,
+    owner,
+    res.headers[EXTEND] === undefined ? hops + 1 : hops,
+    res.headers[LINK.etag] ?? null,
+  )
   req.env.owner ||= asked.env.owner
-  const wanted = res.headers[LINK.etag]
-  if (
-    wanted !== undefined &&
-    ok(found.status) &&
-    found.headers.etag?.replaceAll('"', '') !== wanted &&
-    found.headers['x-manifest-etag'] !== wanted
-  ) {
-    discard(found)
-    return refuse(409, undefined, { 'content-location': quote(path) })
-  }
   const shown = { ...found.headers, 'content-location': found.headers['content-location'] ?? quote(path) }
   for (const name in res.headers)
     if (name.startsWith('x-object-sysmeta-') && !name.startsWith(S) && shown[name as keyof typeof shown] === undefined)
@@ -158,6 +186,7 @@ async function follow(next: App, req: Req, account: string, hops: number): Promi
 }
 
 async function post(next: App, req: Req): Promise<Res> {
+  if (req.headers['x-symlink-target'] !== undefined) return refuse(400, 'A PUT request is required to set a symlink target')
   const res = await next(subRequest(req, { method: 'HEAD', headers: { ...pick(req.headers) }, source: 'SYM' }))
   const target = res.headers[LINK.target]
   if (!ok(res.status) || target === undefined) return next(req)
@@ -167,6 +196,7 @@ async function post(next: App, req: Req): Promise<Res> {
   return refuse(307, 'The requested POST was applied to a symlink. POST directly to the target to apply requested metadata.', {
     location: `${req.env.mount}/v1/${account}/${target}`,
     'x-symlink-target': target,
+    ...(res.headers[LINK.etag] === undefined ? {} : { 'x-symlink-target-etag': res.headers[LINK.etag] }),
   })
 }
 

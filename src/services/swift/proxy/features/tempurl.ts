@@ -91,8 +91,9 @@ async function run(
     const inside = target?.account === path.account && (scope === 'account' || target.container === path.container)
     return inside ? null : reply(401, { 'content-type': 'text/plain' }, '401 Unauthorized: Temp URL invalid\n')
   }
-  if (req.method === 'PUT' && req.headers['x-object-manifest'] !== undefined)
-    return reply(400, { 'content-type': 'text/plain' }, 'The header X-Object-Manifest is not allowed in this tempurl')
+  for (const name of ['x-object-manifest', 'x-symlink-target'])
+    if (req.headers[name] !== undefined) return reply(400, { 'content-type': 'text/plain' }, `Header '${name}' not allowed`)
+  req.query.delete('version-id')
   delete req.headers['x-timestamp']
   const res = await next(req)
   const headers: Headers = {}

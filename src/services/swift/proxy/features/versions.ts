@@ -22,7 +22,7 @@ import { moved, normal, now, toTicks } from '../../timestamp.ts'
 import { containerInfo } from '../info.ts'
 import { pathOf, type Site, type Step } from '../site.ts'
 import { DELETED_TYPE, put } from './history.ts'
-import { LINK } from './symlink.ts'
+import { EXTEND, LINK } from './symlink.ts'
 import { listVersions } from './versions-list.ts'
 
 export const ENABLED = 'x-container-sysmeta-versions-enabled'
@@ -203,18 +203,34 @@ async function putVersion(next: App, req: Req, at: At): Promise<Res> {
   const version = normal(req.headers['x-timestamp'] ?? now())
   const path = hiddenPath(at, version)
   const headers: Headers = { ...req.headers, ...ALLOW, 'x-timestamp': version }
+  // the name ends at its time; the version stays until somebody deletes it
+  const expiry: Headers = {}
+  for (const name of ['x-delete-at', 'x-delete-after']) {
+    if (headers[name] !== undefined) expiry[name] = headers[name]
+    delete headers[name]
+  }
   const isLink = headers['x-object-sysmeta-symlink-target'] !== undefined || headers['x-symlink-target'] !== undefined
   const stored = await next({ ...req, path, rawPath: quote(path), headers, env: { ...req.env, authorize: null, source: 'OV' } })
   if (!ok(stored.status)) return stored
-  const link = await linkTo(next, req, at, version, isLink ? null : stored.headers.etag, headers['content-type'])
+  const link = await linkTo(next, req, at, version, isLink ? null : stored.headers.etag, headers['content-type'], expiry)
   if (!ok(link.status)) return link
   return { ...stored, headers: { ...stored.headers, 'x-object-version-id': version } }
 }
 
 /** Makes the object a link to that version. */
-async function linkTo(next: App, req: Req, at: At, version: string, etag: string | null, type: string | undefined): Promise<Res> {
+async function linkTo(
+  next: App,
+  req: Req,
+  at: At,
+  version: string,
+  etag: string | null,
+  type: string | undefined,
+  expiry: Headers = {},
+): Promise<Res> {
   const target = `${hiddenContainer(at.container)}/${hiddenObject(at.object, version)}`
   const headers: Headers = {
+    ...expiry,
+    [EXTEND]: 'true',
     'x-symlink-target': quote(target),
     [MARK]: 'true',
     'x-object-sysmeta-allow-reserved-names': 'true',
@@ -239,6 +255,7 @@ async function deleteCurrent(next: App, req: Req, at: At): Promise<Res> {
   const res = await next({ ...req, headers: { ...req.headers, 'x-timestamp': now() } })
   if (!ok(res.status) && res.status !== 404) return res
   discard(res)
+  if (res.status === 404) return refuse(404, undefined, { 'x-object-version-id': version })
   return reply(204, { 'content-type': 'text/html; charset=UTF-8', 'x-object-version-id': version })
 }
 
@@ -292,7 +309,7 @@ async function oneVersion(next: App, req: Req, at: At, id: string): Promise<Res>
   }
   if (req.method === 'GET' || req.method === 'HEAD') {
     if (req.env.authorize) {
-      const refused = await req.env.authorize(req, at.readAcl)
+      const refused = await req.env.authorize(req, null) // versions are the owner's
       if (refused) return refused
     }
     const res = await next(hidden)
