@@ -107,6 +107,10 @@ test("a provider's access token becomes an unscoped token, and that a scoped one
   const again = await auth(idp.jwt({ sub: 'ann', email: 'ann@y', realm: { roles: [] } }))
   assert.equal(again.body.token.user.id, user.id, 'the same shadow')
   assert.equal((await auth('opaque')).body.token.user.id, user.id, 'by introspection')
+  const posted = await call('POST /OS-FEDERATION/identity_providers/acme/protocols/openid/auth', {
+    headers: { authorization: 'Bearer opaque' },
+  })
+  assert.equal(posted.body.token.user.id, user.id, 'by POST')
   assert.equal((await call(`GET /users?idp_id=acme&unique_id=ann`, { token: admin })).body.users[0].id, user.id)
   const disabled = await call('PATCH /OS-FEDERATION/identity_providers/acme', {
     token: admin,
@@ -146,6 +150,9 @@ test('a browser comes back with a code, and the dashboard gets the token', async
   assert.equal((await call(`GET ${path}http://evil/`)).status, 401)
   const away = await call(`GET ${path}${encodeURIComponent('http://horizon/auth/websso/')}`)
   assert.equal(away.status, 302, JSON.stringify(away.body))
+  const named = `/auth/OS-FEDERATION/identity_providers/acme/protocols/openid/websso?origin=${encodeURIComponent('http://horizon/auth/websso/')}`
+  for (const other of [`POST ${path}${encodeURIComponent('http://horizon/auth/websso/')}`, `GET ${named}`, `POST ${named}`])
+    assert.equal((await call(other)).status, 302, other)
   const url = new URL(away.headers.get('location')!)
   assert.equal(url.searchParams.get('code_challenge_method'), 'S256')
   idp.state.claims = { sub: 'bob', email: 'bob@x', nonce: url.searchParams.get('nonce') }

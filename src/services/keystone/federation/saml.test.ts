@@ -59,6 +59,8 @@ test('Keystone to Keystone: an ECP assertion of one cloud opens another, once', 
   assert.equal(login.body.token.user.name, 'admin')
   assert.equal(login.body.token.user['OS-FEDERATION'].protocol.id, 'saml2')
   assert.equal((await post(spUrl, assertion.body)).status, 401, 'a replay')
+  const bare = await home.call('POST /auth/OS-FEDERATION/saml2', { body })
+  assert.match(bare.body, /^<\?xml [^>]*\?>\s*<samlp:Response /)
   const metadata = await home.call('GET /OS-FEDERATION/saml2/metadata')
   assert.match(metadata.body, /IDPSSODescriptor/)
 })

@@ -84,6 +84,9 @@ test('a user authorizes a consumer, which then gets tokens with the roles it was
     (await call(`GET /users/${me}/OS-OAUTH1/access_tokens/${access.oauth_token}/roles`, { token })).body.roles[0].id,
     role.id,
   )
-  assert.equal((await call(`DELETE /users/${me}/OS-OAUTH1/access_tokens/${access.oauth_token}`, { token })).status, 204)
+  const one = `/users/${me}/OS-OAUTH1/access_tokens/${access.oauth_token}`
+  assert.equal((await call(`GET ${one}`, { token })).body.access_token.consumer_id, consumer.id)
+  assert.equal((await call(`GET ${one}/roles/${role.id}`, { token })).body.role.name, 'reader')
+  assert.equal((await call(`DELETE ${one}`, { token })).status, 204)
   assert.equal((await call('GET /auth/catalog', { token: delegated })).status, 401)
 })
