@@ -17,6 +17,7 @@ export const COMMANDS: Readonly<Record<string, { about?: string; load: () => Pro
   destroy: { about: 'remove all that Nubo made on this machine', load: () => import('./destroy.ts') },
   join: { about: 'make this machine a host of an existing cloud', load: () => import('./join.ts') },
   token: { about: 'make a token by which a machine joins', load: () => import('./token.ts') },
+  identity: { about: 'rotate keys, reset a password, try a mapping', load: () => import('./identity.ts') },
   run: { about: 'start chosen roles of a cloud, with a configuration file', load: () => import('./run.ts') },
   image: { about: 'build the small guest image and say where it is', load: () => import('./image.ts') },
   'controller-process': { load: () => import('./controller-process.ts') },

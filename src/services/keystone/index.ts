@@ -11,6 +11,7 @@ export { authenticate } from './authenticate.ts'
 export { type Bootstrap, bootstrap, bootstrapPrepare, bootstrapped, type CatalogService } from './bootstrap.ts'
 export { domainDeleted, groupDeleted, projectDeleted, projectDisabled, userDeleted } from './events.ts'
 export { limitsOf } from './limits/limits.ts'
+export { KEYS, type KeyKind, keysRotate, mappingTry, passwordReset } from './operate.ts'
 export { keystone } from './service.ts'
 export type { CatalogEntry }
 
