@@ -165,7 +165,7 @@ export function app(options: AppOptions): App {
       const headers = Object.assign(standing(version), reply.headers)
       exchange.responseHeaders = headers
       const status = reply.status ?? success
-      if (keepBodies && isBytes(result) && typeof result.bytes === 'string') exchange.responseBody = Buffer.from(result.bytes)
+      if (keepBodies && isBytes(result) && isText(result)) exchange.responseBody = Buffer.from(result.bytes)
       if (isBytes(result)) return sendBytes(res, status, headers, result)
       if (result === undefined || status === 204 || status === 304) {
         if (status !== 204 && status !== 304) headers['Content-Length'] = 0
@@ -279,6 +279,10 @@ export function originOf(req: IncomingMessage): string {
   const host = req.headers['x-forwarded-host'] ?? req.headers.host ?? 'localhost'
   return `${proto}://${host}`
 }
+
+/** Whether it is worth recording: bytes of an image are not. */
+const isText = (body: ByteBody): body is ByteBody & { bytes: string | Buffer } =>
+  typeof body.bytes === 'string' || (Buffer.isBuffer(body.bytes) && body.type === 'application/json')
 
 async function sendBytes(
   res: ServerResponse,

@@ -437,7 +437,7 @@ class Execution implements Run {
         .updateTable('kit.sagas')
         .set({ state: 'running' })
         .where('resource', '=', this.#row.resource)
-        .where('state', '=', 'queued')
+        .where('state', '=', sql.lit('queued')) // in the text, so that the index of those queued is used by prepared statements too
         .execute()
     })
     this.#around.probe('closed')

@@ -283,7 +283,7 @@ export async function portsOfServers(db: Query, serverIds: readonly string[]): P
   if (serverIds.length === 0) return new Map()
   return Map.groupBy(
     await serverPorts(db)
-      .where('p.device_id', 'in', [...serverIds])
+      .where(sql<boolean>`p.device_id = any(${[...serverIds]}::text[])`)
       .execute(),
     port => port.deviceId,
   )

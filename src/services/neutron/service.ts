@@ -16,6 +16,7 @@ import { schedule } from './hosts/schedule.ts'
 import { hostVerbs } from './hosts/verbs.ts'
 import { base } from './migrations/0001_base.ts'
 import { trunks as trunkTables } from './migrations/0002_trunks.ts'
+import { portIndexes } from './migrations/0003_port_indexes.ts'
 import { availabilityRoutes } from './networks/availability.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
@@ -92,7 +93,7 @@ export const neutron: Service = {
   policies,
   settings: neutronSettings,
   audit: neutronAudit,
-  migrations: [base, trunkTables],
+  migrations: [base, trunkTables, portIndexes],
   tasks: [schedule],
   on: [projectGone],
   hostVerbs,

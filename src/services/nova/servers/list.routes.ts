@@ -1,10 +1,11 @@
 /** GET /servers and /servers/detail. */
 import { type PageKey, page, sql } from '#kit/db/index.ts'
 import { badRequest, forbidden } from '#kit/fault.ts'
+import { keptAnswer } from '#kit/http/kept.ts'
 import { type Call, type Route, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { DATE, PAGING, pageOf, query, TEXT } from '../fields.ts'
-import { hostStatuses } from '../hosts/status.ts'
+import { hostStatuses, seesHosts } from '../hosts/status.ts'
 import { neighbours } from '../neighbours.ts'
 import { novaSettings } from '../settings.ts'
 import { V } from '../versions.ts'
@@ -150,6 +151,18 @@ async function markerOf({ db }: Call, marker: string, order: PageKey[]): Promise
 const links = (call: Call, { rows, limit }: Listed, path: string): object =>
   rows.length > 0 && rows.length === limit ? { servers_links: nextLink(call, path, rows.at(-1)!.id) } : {}
 
+async function details(call: Call): Promise<object> {
+  const list = await listed(call, true)
+  const viewing = viewingOf(call)
+  viewing.hostStatus = await hostStatuses(
+    call,
+    list.rows.map(row => row.host),
+  )
+  const nics = await neighbours.nicsNow(call.db, list.rows)
+  const servers = list.rows.map(row => serverView({ ...row, nics: nics.get(row.id) ?? [] }, viewing))
+  return { servers, ...links(call, list, '/servers/detail') }
+}
+
 export const serverListRoutes: Route[] = [
   route({
     method: 'GET',
@@ -167,16 +180,6 @@ export const serverListRoutes: Route[] = [
     path: '/servers/detail',
     policy: 'os_compute_api:servers:detail',
     query: listQuery,
-    async handle(call) {
-      const list = await listed(call, true)
-      const viewing = viewingOf(call)
-      viewing.hostStatus = await hostStatuses(
-        call,
-        list.rows.map(row => row.host),
-      )
-      const nics = await neighbours.nicsNow(call.db, list.rows)
-      const servers = list.rows.map(row => serverView({ ...row, nics: nics.get(row.id) ?? [] }, viewing))
-      return { servers, ...links(call, list, '/servers/detail') }
-    },
+    handle: call => (seesHosts(call) ? details(call) : keptAnswer(call, () => details(call))),
   }),
 ]
