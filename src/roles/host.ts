@@ -95,17 +95,20 @@ export function networkOf(
   })
 }
 
-async function network(link: AgentLink, driver: NetDriver, log: Log): Promise<Closer> {
-  const agent = await networkAgent({ link, driver, log })
+/** Nothing happens by itself on a pretended host, so it is seldom looked at without a cause: a thousand of them are quiet at rest. */
+const PRETENDED = { everySeconds: 1200 }
+
+async function network(link: AgentLink, driver: NetDriver, log: Log, looks: { everySeconds?: number } = {}): Promise<Closer> {
+  const agent = await networkAgent({ link, driver, log, ...looks })
   return async () => {
     await agent.close()
     await driver.close()
   }
 }
 
-async function compute(link: AgentLink, driver: ComputeDriver, log: Log): Promise<Closer> {
+async function compute(link: AgentLink, driver: ComputeDriver, log: Log, looks: { everySeconds?: number } = {}): Promise<Closer> {
   await driver.open()
-  const agent = novaAgent({ link, driver, log })
+  const agent = novaAgent({ link, driver, log, ...looks })
   return async () => {
     await agent.close()
     await driver.close()
