@@ -74,7 +74,7 @@ export async function startPretended(options: Pick<HostOptions, 'name' | 'dial' 
   const physicalNetworks = Object.fromEntries(bridges.map(([net, p]) => [net, p.kind === 'interface' ? p.interface : p.bridge]))
   const driver = memoryDriver({ world: memoryWorld(), hostname: name })
   const net = memoryNet({ everyTap: true, overlayAddress: '192.0.2.1', physicalNetworks })
-  return started(link, [await network(link, net, log), await compute(link, driver, log)])
+  return started(link, [await network(link, net, log, PRETENDED), await compute(link, driver, log, PRETENDED)])
 }
 
 /** The driver of this machine's networks, from its configuration. Its files live as long as the namespaces do: until the machine restarts. */
