@@ -7,7 +7,7 @@ import { pipeline } from 'node:stream/promises'
 import FindMyWay from 'find-my-way'
 import { anonymousContext, type Context, contextOf, newRequestId, type Who } from '../context.ts'
 import { codeOf } from '../db/index.ts'
-import { badRequest, Fault, internal, methodNotAllowed, notFound, unauthorized, unavailable } from '../fault.ts'
+import { badRequest, conflict, Fault, internal, methodNotAllowed, notFound, unauthorized, unavailable } from '../fault.ts'
 import type { ServicePolicy } from '../policy/index.ts'
 import type { Env, Service } from '../service.ts'
 import { BODY_LIMIT, isStorable, parseBody, readBody } from './body.ts'
@@ -182,7 +182,8 @@ export function app(options: AppOptions): App {
 
     function fail(error: unknown, version: number): void {
       const fault = asFault(error, requestId)
-      if (fault.status >= 500) env.log.error({ err: error, request_id: requestId, path, method: req.method }, 'request failed')
+      if (fault.status >= 500 || (fault.status === 409 && fault !== error))
+        env.log.error({ err: error, request_id: requestId, path, method: req.method }, 'request failed')
       if (res.headersSent) {
         res.destroy()
         return
@@ -313,6 +314,8 @@ function asFault(error: unknown, requestId: string): Fault {
       headers: { 'Retry-After': '1' },
     })
   }
+  // Two requests at once, and the database saw what neither could: what the first made the second breaks.
+  if (code === '23505' || code === '23503') return conflict('Another request has just changed this; try again.', { cause: error })
   return internal(`An unexpected error prevented the server from fulfilling your request (${requestId}).`, { cause: error })
 }
 

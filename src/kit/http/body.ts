@@ -43,10 +43,29 @@ function isJson(type: string | undefined, also: readonly string[] | undefined): 
 /** Escapes that may make text which PostgreSQL refuses: NUL, and halves of surrogate pairs. */
 const SUSPECT = /\\u0000|\\u[dD][89abAB]/
 
-/** Parses a JSON body. An empty one is `undefined`. Throws 400 for what is no JSON or holds NUL or broken Unicode, 415 for another type. */
+/** No request of any API nests its body deeper; every reader of a body may recurse into it. */
+const DEEPEST = 100
+
+/** Whether JSON text nests arrays and objects deeper than {@link DEEPEST}. Looks at brackets outside strings and nothing else. */
+function isTooDeep(raw: Buffer): boolean {
+  if (raw.length <= DEEPEST) return false
+  let depth = 0
+  for (let i = 0; i < raw.length; i++) {
+    const byte = raw[i]
+    if (byte === 0x22 /* " */) {
+      for (i++; i < raw.length && raw[i] !== 0x22; i++) if (raw[i] === 0x5c /* \\ */) i++
+    } else if (byte === 0x5b /* [ */ || byte === 0x7b /* { */) {
+      if (++depth > DEEPEST) return true
+    } else if (byte === 0x5d /* ] */ || byte === 0x7d /* } */) depth--
+  }
+  return false
+}
+
+/** Parses a JSON body. An empty one is `undefined`. Throws 400 for what is no JSON, nests too deeply or holds NUL or broken Unicode, 415 for another type. */
 export function parseBody(raw: Buffer, type: string | undefined, media?: readonly string[]): unknown {
   if (raw.length === 0) return undefined
   if (!isJson(type, media)) throw unsupportedMedia(`The media type '${type}' is not supported; use application/json.`)
+  if (isTooDeep(raw)) throw badRequest('Malformed request body: it is nested too deeply.')
   const text = raw.toString('utf8')
   let value: unknown
   try {

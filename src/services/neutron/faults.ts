@@ -14,6 +14,12 @@ export const gone = {
 /** 400 with a type of its own. */
 export const invalid = (type: string, message: string): Fault => badRequest(message, { type })
 
+/** A value of a request as an error tells it: any JSON, cut where it is long. */
+export function told(value: unknown): string {
+  const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? 'None')
+  return text.length > 255 ? `${text.slice(0, 255)}…` : text
+}
+
 /** 400 in the words that all attributes have in common. */
 export const invalidInput = (field: string, why: string): Fault =>
   badRequest(`Invalid input for ${field}. Reason: ${why}.`, { type: 'HTTPBadRequest', field })

@@ -42,11 +42,11 @@ async function aboutCheck(
     (await db.selectFrom(table).select('id').where('id', '=', id).executeTakeFirst()) !== undefined
   if (about.service_id !== undefined && !(await there('keystone.services', about.service_id)))
     throw badRequest('Expecting to find service_id in limit: there is no such service.')
-  if (about.region_id && !(await there('keystone.regions', about.region_id)))
+  if (typeof about.region_id === 'string' && !(await there('keystone.regions', about.region_id)))
     throw badRequest('Expecting to find region_id in limit: there is no such region.')
-  if (about.project_id && !(await there('keystone.projects', about.project_id)))
+  if (typeof about.project_id === 'string' && !(await there('keystone.projects', about.project_id)))
     throw badRequest('Expecting to find project_id in limit: there is no such project.')
-  if (about.domain_id && !(await there('keystone.projects', about.domain_id)))
+  if (typeof about.domain_id === 'string' && !(await there('keystone.projects', about.domain_id)))
     throw badRequest('Expecting to find domain_id in limit: there is no such domain.')
 }
 

@@ -1,4 +1,4 @@
-import { json, type Query } from '#kit/db/index.ts'
+import { json, type Query, sql } from '#kit/db/index.ts'
 import { type Call, type Method, type Route, route } from '#kit/http/route.ts'
 import { String, Unknown } from '#kit/http/schema.ts'
 import { endpoints } from '../endpoints/endpoints.ts'
@@ -75,14 +75,16 @@ function associationRoutes(path: string, rule: string): Route[] {
   return [
     make('PUT', `${BASE}${path}`, `create_policy_association_for_${rule}`, 204, async (call, parts) => {
       await call.env.db.tx(async tx => {
-        // One policy for each: a second replaces the first.
-        let old = tx.deleteFrom('keystone.policy_associations')
-        for (const [name, id] of Object.entries(about(parts)))
-          old = old.where(name as 'endpoint_id', id === null ? 'is' : '=', id)
-        await old.execute()
+        // One policy for each: a second replaces the first, also when both come at once.
+        const policy_id = parts.policy!.id
         await tx
           .insertInto('keystone.policy_associations')
-          .values({ id: newId(), policy_id: parts.policy!.id, ...about(parts) })
+          .values({ id: newId(), policy_id, ...about(parts) })
+          .onConflict(on =>
+            on
+              .expression(sql`coalesce(endpoint_id, ''), coalesce(service_id, ''), coalesce(region_id, '')`)
+              .doUpdateSet({ policy_id }),
+          )
           .execute()
       })
     }),

@@ -8,7 +8,7 @@ import { mayDo, targetOf, visibleView } from '../api/authorize.ts'
 import { rowById } from '../api/read.ts'
 import { type Row, resource } from '../api/resource.ts'
 import { bodyUnder, insertRow, lockedRow, updateRow } from '../api/write.ts'
-import { invalid, invalidInput } from '../faults.ts'
+import { invalid, invalidInput, told } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { granted } from '../networks/facts.ts'
 import { rbacForget } from '../rbac/store.ts'
@@ -22,8 +22,8 @@ function addressesClean(value: unknown, bare: boolean): string[] {
   return [
     ...new Set(
       value.map(item => {
-        const read = bare || String(item).includes('/') ? parsePrefix(item) : undefined
-        if (!read) throw invalidInput('addresses', `'${String(item)}' is not a valid IP subnet`)
+        const read = bare || told(item).includes('/') ? parsePrefix(item) : undefined
+        if (!read) throw invalidInput('addresses', `'${told(item)}' is not a valid IP subnet`)
         return showPrefix(read)
       }),
     ),

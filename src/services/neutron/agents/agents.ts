@@ -8,7 +8,7 @@ import { rowById, rowsById } from '../api/read.ts'
 import { type Row, resource } from '../api/resource.ts'
 import { updateRow } from '../api/write.ts'
 import { dhcpPlace, dhcpRelease } from '../dhcp/dhcp.ts'
-import { gone } from '../faults.ts'
+import { gone, told } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { errorsOf, errorText, type HostError } from '../hosts/errors.ts'
 import { networks } from '../networks/networks.ts'
@@ -89,7 +89,7 @@ async function agentOf(call: Call, id: string, kind: 'DHCP agent' | 'L3 agent'):
   throw conflict(`Agent ${id} is not a valid ${kind}${kind === 'L3 agent' ? ' or has been disabled' : ''}`, { type })
 }
 
-const bodyId = (call: Call, key: string): string => String((call.body as Row | undefined)?.[key] ?? '')
+const bodyId = (call: Call, key: string): string => told((call.body as Row | undefined)?.[key] ?? '')
 
 const views = (call: Call, rows: Row[]) => rows.map(row => visibleView(call.ctx, agents, row) ?? {})
 

@@ -3,7 +3,7 @@ import { json } from '#kit/db/index.ts'
 import * as S from '#kit/http/schema.ts'
 import type { Field } from '#kit/noun/index.ts'
 import { parseAddress, parseMac, parsePrefix, showAddress, showPrefix } from '../address.ts'
-import { invalidInput } from '../faults.ts'
+import { invalidInput, told } from '../faults.ts'
 
 /** A field that also says how a given value becomes the value that hooks and columns see. Throws badRequest. */
 export interface Attribute extends Field {
@@ -51,9 +51,9 @@ export const int = (min: number, max: number, more: Partial<Attribute> = {}): At
 
 export function whole(value: unknown, name: string, min: number, max: number): number {
   const read = typeof value === 'string' && WHOLE.test(value) ? Number(value) : value
-  if (!Number.isSafeInteger(read)) throw invalidInput(name, `'${String(value)}' is not an integer`)
-  if ((read as number) < min) throw invalidInput(name, `'${String(value)}' is too small - must be at least '${min}'`)
-  if ((read as number) > max) throw invalidInput(name, `'${String(value)}' is too large - must be no larger than '${max}'`)
+  if (!Number.isSafeInteger(read)) throw invalidInput(name, `'${told(value)}' is not an integer`)
+  if ((read as number) < min) throw invalidInput(name, `'${told(value)}' is too small - must be at least '${min}'`)
+  if ((read as number) > max) throw invalidInput(name, `'${told(value)}' is too large - must be no larger than '${max}'`)
   return read as number
 }
 
@@ -62,7 +62,7 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 export const isUuid = (value: unknown): value is string => typeof value === 'string' && UUID.test(value)
 
 export function uuidClean(value: unknown, name: string): string {
-  if (!isUuid(value)) throw invalidInput(name, `'${String(value)}' is not a valid UUID`)
+  if (!isUuid(value)) throw invalidInput(name, `'${told(value)}' is not a valid UUID`)
   return value.toLowerCase()
 }
 
@@ -81,7 +81,7 @@ export const oneOf = (values: readonly string[], more: Partial<Attribute> = {}):
   clean(value, name) {
     if (value === null && more.nullable) return null
     if (!values.includes(value as string))
-      throw invalidInput(name, `'${String(value)}' is not in [${values.map(v => `'${v}'`).join(', ')}]`)
+      throw invalidInput(name, `'${told(value)}' is not in [${values.map(v => `'${v}'`).join(', ')}]`)
     return value
   },
   ...more,
@@ -117,22 +117,22 @@ export const address = (more: Partial<Attribute> = {}): Attribute => ({
 
 export function addressClean(value: unknown, name: string): string {
   const read = parseAddress(value)
-  if (!read) throw invalidInput(name, `'${String(value)}' is not a valid IP address`)
+  if (!read) throw invalidInput(name, `'${told(value)}' is not a valid IP address`)
   return showAddress(read)
 }
 
 /** A prefix without bits after it, in its one spelling. */
 export function prefixClean(value: unknown, name: string): string {
   const read = typeof value === 'string' && value.includes('/') ? parsePrefix(value) : undefined
-  if (!read) throw invalidInput(name, `'${String(value)}' is not a valid IP subnet`)
+  if (!read) throw invalidInput(name, `'${told(value)}' is not a valid IP subnet`)
   if (read.host !== 0n)
-    throw invalidInput(name, `'${String(value)}' isn't a recognized IP subnet cidr, '${showPrefix(read)}' is recommended`)
+    throw invalidInput(name, `'${told(value)}' isn't a recognized IP subnet cidr, '${showPrefix(read)}' is recommended`)
   return showPrefix(read)
 }
 
 export function macClean(value: unknown, name: string): string {
   const read = parseMac(value)
-  if (!read || read === '00:00:00:00:00:00') throw invalidInput(name, `'${String(value)}' is not a valid MAC address`)
+  if (!read || read === '00:00:00:00:00:00') throw invalidInput(name, `'${told(value)}' is not a valid MAC address`)
   return read
 }
 
@@ -144,13 +144,10 @@ export function dnsClean(value: unknown, name: string): string {
   if (read === '') return ''
   const labels = read.replace(/\.$/, '').split('.')
   if (read.length > 255 || !labels.every(label => NAME.test(label))) {
-    throw invalidInput(name, `'${String(value)}' not a valid PQDN or FQDN. Reason: Name must be a sequence of DNS labels`)
+    throw invalidInput(name, `'${told(value)}' not a valid PQDN or FQDN. Reason: Name must be a sequence of DNS labels`)
   }
   if (labels.length > 1 && /^\d+$/.test(labels.at(-1)!)) {
-    throw invalidInput(
-      name,
-      `'${String(value)}' not a valid PQDN or FQDN. Reason: TLD '${labels.at(-1)}' must not be all numeric`,
-    )
+    throw invalidInput(name, `'${told(value)}' not a valid PQDN or FQDN. Reason: TLD '${labels.at(-1)}' must not be all numeric`)
   }
   return read
 }
@@ -158,10 +155,10 @@ export function dnsClean(value: unknown, name: string): string {
 const TAG = /^[^,/]+$/
 
 export function tagsClean(value: unknown, name = 'tags'): string[] {
-  if (!Array.isArray(value)) throw invalidInput(name, `'${String(value)}' is not a list`)
+  if (!Array.isArray(value)) throw invalidInput(name, `'${told(value)}' is not a list`)
   for (const tag of value) {
     if (typeof tag !== 'string' || tag.length > 255 || !TAG.test(tag))
-      throw invalidInput(name, `'${String(tag)}' is not a valid tag`)
+      throw invalidInput(name, `'${told(tag)}' is not a valid tag`)
   }
   if (value.length > 50) throw invalidInput(name, 'the number of tags exceeds the limit of 50')
   return [...new Set(value as string[])]

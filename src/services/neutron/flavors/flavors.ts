@@ -6,6 +6,7 @@ import * as S from '#kit/http/schema.ts'
 import { bool, idField, shown, text } from '../api/attributes.ts'
 import { type Row, resource } from '../api/resource.ts'
 import { bodyUnder } from '../api/write.ts'
+import { told } from '../faults.ts'
 
 const flavorGone = (id: string) => notFound(`Flavor ${id} could not be found.`, { type: 'FlavorNotFound' })
 const profileGone = (id: string) => notFound(`Service Profile ${id} could not be found.`, { type: 'ServiceProfileNotFound' })
@@ -43,7 +44,7 @@ export const flavors = resource({
   ],
   async create({ tx, given }) {
     if (!TYPES.includes(given.service_type as string)) {
-      throw badRequest(`Invalid Service Type ${String(given.service_type)}.`, { type: 'InvalidFlavorServiceType' })
+      throw badRequest(`Invalid Service Type ${told(given.service_type)}.`, { type: 'InvalidFlavorServiceType' })
     }
     const id = randomUUID()
     const { name, description, service_type, enabled } = given as Record<string, never>
@@ -85,7 +86,7 @@ export const profiles = resource({
       throw badRequest('Service Profile needs either a driver or metainfo.', { type: 'ServiceProfileEmpty' })
     }
     if (given.driver) {
-      throw notFound(`Service Profile driver ${String(given.driver)} could not be found.`, {
+      throw notFound(`Service Profile driver ${told(given.driver)} could not be found.`, {
         type: 'ServiceProfileDriverNotFound',
       })
     }
@@ -115,7 +116,7 @@ export const flavorRoutes = [
     success: 201,
     policy: 'create_flavor_service_profile',
     async handle(call) {
-      const profile = String(bodyUnder(call, 'service_profile').id)
+      const profile = told(bodyUnder(call, 'service_profile').id)
       return call.env.db.tx(async tx => {
         const flavor = await tx
           .selectFrom('neutron.flavors')

@@ -6,7 +6,7 @@ import { PARENT_OWNER } from '../api/authorize.ts'
 import { rowById } from '../api/read.ts'
 import { type Changing, type Making, type Removing, type Row, resource, type Writing } from '../api/resource.ts'
 import { insertRow, updateRow } from '../api/write.ts'
-import { invalidInput } from '../faults.ts'
+import { invalidInput, told } from '../faults.ts'
 import { routerFor } from '../floatingips/associate.ts'
 import { floatingips } from '../floatingips/floatingips.ts'
 import { changed } from '../hosts/changed.ts'
@@ -17,7 +17,7 @@ const RANGE = /^(\d{1,5})(?::(\d{1,5}))?$/
 function rangeClean(value: unknown, name: string): [number, number] {
   const read = RANGE.exec(String(value))
   const [first, last] = read ? [Number(read[1]), Number(read[2] ?? read[1])] : [0, 0]
-  if (first < 1 || last > 65535 || first > last) throw invalidInput(name, `'${String(value)}' is not a valid range of ports`)
+  if (first < 1 || last > 65535 || first > last) throw invalidInput(name, `'${told(value)}' is not a valid range of ports`)
   return [first, last]
 }
 

@@ -2,7 +2,7 @@
 import { badRequest, conflict } from '#kit/fault.ts'
 import { parseAddress, parsePrefix, showAddress, showPrefix } from '../address.ts'
 import { addressClean, macClean, uuidClean, whole } from '../api/attributes.ts'
-import { invalid, invalidInput } from '../faults.ts'
+import { invalid, invalidInput, told } from '../faults.ts'
 import type { AddressPair, DhcpOption } from '../tables.ts'
 import type { WantedIp } from './allocate.ts'
 
@@ -46,14 +46,14 @@ export function pairsClean(value: unknown): Partial<AddressPair>[] {
     onlyKeys(item, ['ip_address', 'mac_address'], name)
     if (item.ip_address === undefined) throw invalid('AllowedAddressPairsMissingIP', 'AllowedAddressPair must contain ip_address')
     const prefix = parsePrefix(item.ip_address)
-    if (!prefix) throw invalidInput(name, `'${String(item.ip_address)}' is not a valid IP address`)
+    if (!prefix) throw invalidInput(name, `'${told(item.ip_address)}' is not a valid IP address`)
     const cast = MULTICAST.find(range => range.version === prefix.version)!
     if (
       prefix.length >= cast.length &&
       prefix.value >= cast.value &&
       prefix.value < cast.value + (1n << BigInt((prefix.version === 4 ? 32 : 128) - cast.length))
     ) {
-      throw invalidInput(name, `AllowedAddressPair ${String(item.ip_address)} is a multicast address`)
+      throw invalidInput(name, `AllowedAddressPair ${told(item.ip_address)} is a multicast address`)
     }
     const plain = String(item.ip_address).includes('/')
     const ip_address = plain
@@ -97,7 +97,7 @@ export function dhcpOptsClean(value: unknown): (Omit<DhcpOption, 'opt_value'> & 
       item.opt_value !== null &&
       (typeof item.opt_value !== 'string' || item.opt_value.length > 255 || /[\r\n]/.test(item.opt_value))
     ) {
-      throw invalidInput(name, `'${String(item.opt_value)}' is not a valid option value`)
+      throw invalidInput(name, `'${told(item.opt_value)}' is not a valid option value`)
     }
     if (item.opt_value === '') throw invalidInput(name, `'' Blank strings are not permitted for option ${item.opt_name}`)
     const ip_version = item.ip_version === undefined ? 4 : whole(item.ip_version, name, 4, 6)

@@ -4,7 +4,7 @@ import * as S from '#kit/http/schema.ts'
 import { idField, oneOf, project, text, uuid } from '../api/attributes.ts'
 import { type Making, type Removing, type Row, resource } from '../api/resource.ts'
 import { insertRow, touch, updateRow } from '../api/write.ts'
-import { gone } from '../faults.ts'
+import { gone, told } from '../faults.ts'
 import { boundToQos, sharingUsed } from './store.ts'
 
 interface Kind {
@@ -127,7 +127,7 @@ export const rbacPolicies = resource({
   },
   create: policyMake,
   async update({ tx, row, changes }) {
-    const wanted = (changes.target_project ?? changes.target_tenant) as string
+    const wanted = (changes.target_project ?? changes.target_tenant ?? row.target_project) as string
     if (wanted === row.target_project) return
     await unusedCheck(tx, row)
     await policyWrite(() => updateRow(rbacPolicies, tx, row.id as string, { target_tenant: wanted, target_project: wanted }))
@@ -145,7 +145,7 @@ async function policyMake({ tx, ctx, given }: Making): Promise<string> {
   }
   if (!kind.actions.includes(given.action as string)) {
     throw badRequest(
-      `Invalid action '${String(given.action)}' for object type '${String(given.object_type)}'. Valid actions: ${kind.actions.join(', ')}`,
+      `Invalid action '${told(given.action)}' for object type '${told(given.object_type)}'. Valid actions: ${kind.actions.join(', ')}`,
       { type: 'InvalidInput' },
     )
   }

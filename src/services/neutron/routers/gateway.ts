@@ -7,7 +7,7 @@ import type { Env } from '#kit/service.ts'
 import { overlap, parsePrefix } from '../address.ts'
 import { uuidClean } from '../api/attributes.ts'
 import type { Row } from '../api/resource.ts'
-import { invalidInput } from '../faults.ts'
+import { invalidInput, told } from '../faults.ts'
 import { networkFacts } from '../networks/facts.ts'
 import type { FixedIp, WantedIp } from '../ports/allocate.ts'
 import { fixedIpsClean } from '../ports/check.ts'
@@ -41,7 +41,7 @@ export function gatewayClean(value: unknown, name = 'external_gateway_info'): Ga
   const clean: GatewayGiven = { network_id: uuidClean(given.network_id, name) }
   if (given.enable_snat !== undefined) {
     const snat = S.toBoolean(given.enable_snat)
-    if (snat === undefined) throw invalidInput(name, `'${String(given.enable_snat)}' cannot be converted to boolean`)
+    if (snat === undefined) throw invalidInput(name, `'${told(given.enable_snat)}' cannot be converted to boolean`)
     clean.enable_snat = snat
   }
   if (given.external_fixed_ips !== undefined && given.external_fixed_ips !== null)

@@ -8,7 +8,7 @@ import { mayDo, targetOf, visibleView } from '../api/authorize.ts'
 import { rowById } from '../api/read.ts'
 import { type Changing, type Making, type Removing, type Row, resource } from '../api/resource.ts'
 import { bodyUnder, insertRow, lockedRow, updateRow } from '../api/write.ts'
-import { gone, inUse, invalidInput } from '../faults.ts'
+import { gone, inUse, invalidInput, told } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { portRemove } from '../ports/store.ts'
 import { neutronSettings } from '../settings.ts'
@@ -76,8 +76,7 @@ async function routerMake({ env, tx, ctx, given }: Making): Promise<string> {
       .select(['enabled', 'service_type'])
       .where('id', '=', given.flavor_id as string)
       .executeTakeFirst()
-    if (!flavor)
-      throw badRequest(`Flavor ${String(given.flavor_id)} could not be found.`, { type: 'FlavorNotFound', status: 404 })
+    if (!flavor) throw badRequest(`Flavor ${told(given.flavor_id)} could not be found.`, { type: 'FlavorNotFound', status: 404 })
     if (!flavor.enabled) throw badRequest('Flavor is not enabled.', { type: 'FlavorDisabled' })
     if (flavor.service_type !== 'L3_ROUTER_NAT')
       throw badRequest(`Invalid Service Type ${flavor.service_type}.`, { type: 'InvalidServiceType' })

@@ -1,7 +1,7 @@
 // What a rule of a security group may say.
 import type { Fault } from '#kit/fault.ts'
 import { parsePrefix, showPrefix } from '../address.ts'
-import { invalid } from '../faults.ts'
+import { invalid, told } from '../faults.ts'
 
 /** IP protocols that go by name, with their numbers (IANA). */
 export const PROTOCOLS: Record<string, number> = {
@@ -27,7 +27,7 @@ export function protocolClean(value: unknown): string | null {
   if (known) return text
   const names = Object.keys(PROTOCOLS).map(name => `'${name}'`)
   const why = `Only protocol values [${names.join(', ')}] and integer representations [0 to 255] are supported.`
-  throw invalid('SecurityGroupRuleInvalidProtocol', `Security group rule protocol ${String(value)} not supported. ${why}`)
+  throw invalid('SecurityGroupRuleInvalidProtocol', `Security group rule protocol ${told(value)} not supported. ${why}`)
 }
 
 export function ethertypeClean(value: unknown): string {
@@ -35,7 +35,7 @@ export function ethertypeClean(value: unknown): string {
   if (found) return found
   throw invalid(
     'SecurityGroupRuleInvalidEtherType',
-    `Security group rule for ethertype '${String(value)}' not supported. Allowed values are ['IPv4', 'IPv6'].`,
+    `Security group rule for ethertype '${told(value)}' not supported. Allowed values are ['IPv4', 'IPv6'].`,
   )
 }
 
@@ -43,7 +43,7 @@ export function portClean(value: unknown): number | null {
   if (value === null || value === undefined) return null
   const number = typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : value
   if (Number.isInteger(number) && (number as number) >= 0 && (number as number) <= 65535) return number as number
-  throw invalid('SecurityGroupInvalidPortValue', `Invalid value for port ${String(value)}`)
+  throw invalid('SecurityGroupInvalidPortValue', `Invalid value for port ${told(value)}`)
 }
 
 /** A remote prefix, as it was given; an address alone gets its length. */
@@ -51,7 +51,7 @@ export function remoteClean(value: unknown): string | null {
   if (value === null || value === undefined || value === '') return null
   const read = parsePrefix(value)
   if (!read)
-    throw invalid('HTTPBadRequest', `Invalid input for remote_ip_prefix. Reason: '${String(value)}' is not a valid IP subnet.`)
+    throw invalid('HTTPBadRequest', `Invalid input for remote_ip_prefix. Reason: '${told(value)}' is not a valid IP subnet.`)
   return String(value).includes('/') ? String(value) : `${String(value)}/${read.length}`
 }
 

@@ -11,7 +11,7 @@ import {
   showPrefix,
   type Version,
 } from '../address.ts'
-import { contradicts, invalid, invalidInput } from '../faults.ts'
+import { contradicts, invalid, invalidInput, told } from '../faults.ts'
 import type { HostRoute, Pool } from '../tables.ts'
 
 export interface Range {
@@ -105,7 +105,7 @@ export function dnsCheck(given: unknown, max: number): string[] {
     if (!read)
       throw invalidInput(
         'dns_nameservers',
-        `'${String(server)}' is not a valid nameserver. '${String(server)}' is not a valid IP address`,
+        `'${told(server)}' is not a valid nameserver. '${told(server)}' is not a valid IP address`,
       )
     return showAddress(read)
   })
@@ -130,8 +130,8 @@ export function routesCheck(given: unknown, max: number, field = 'host_routes', 
     if (keys !== 'destination,nexthop') throw invalidInput(field, `Invalid data format for hostroute: '${JSON.stringify(item)}'`)
     const [to, by] = [parsePrefix(item!.destination), parseAddress(item!.nexthop)]
     if (!to || !String(item!.destination).includes('/'))
-      throw invalidInput(field, `'${item!.destination}' is not a valid IP subnet`)
-    if (!by) throw invalidInput(field, `'${item!.nexthop}' is not a valid IP address`)
+      throw invalidInput(field, `'${told(item!.destination)}' is not a valid IP subnet`)
+    if (!by) throw invalidInput(field, `'${told(item!.nexthop)}' is not a valid IP address`)
     if (to.version !== by.version || (version !== undefined && by.version !== version)) {
       throw invalidInput(field, `'${item!.nexthop}' does not match the IP version of '${item!.destination}'`)
     }

@@ -21,7 +21,7 @@ import {
 import { type Changing, type Making, type Removing, type Row, resource } from '../api/resource.ts'
 import { insertRow, touch, updateRow } from '../api/write.ts'
 import { dhcpEnsure } from '../dhcp/dhcp.ts'
-import { contradicts, gone, inUse, invalid } from '../faults.ts'
+import { contradicts, gone, inUse, invalid, told } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { granted, type NetworkFacts, networkFacts } from '../networks/facts.ts'
 import { isAuto, takeWanted } from '../ports/allocate.ts'
@@ -155,7 +155,7 @@ async function prefixOf(making: Making, subnetId: string): Promise<{ prefix: Pre
     throw contradicts(`cidr '${text}' does not match the ip_version '${version}'`)
   }
   if (given.gateway_ip && version !== undefined && parseAddress(given.gateway_ip)!.version !== version) {
-    throw contradicts(`gateway_ip '${String(given.gateway_ip)}' does not match the ip_version '${version}'`)
+    throw contradicts(`gateway_ip '${told(given.gateway_ip)}' does not match the ip_version '${version}'`)
   }
   const pooled = given.use_default_subnetpool === true || (given.subnetpool_id !== undefined && given.subnetpool_id !== null)
   if (!pooled && !prefix) throw badRequest('A cidr must be specified in the absence of a subnet pool', { type: 'BadRequest' })

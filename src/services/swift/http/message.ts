@@ -5,6 +5,7 @@
  * Header names are lower case; values are kept as the latin-1 strings that node:http gives, so that bytes pass through unchanged.
  * Paths and query values are decoded UTF-8.
  */
+import { randomBytes } from 'node:crypto'
 import { Fault } from '#kit/fault.ts'
 
 export type Headers = Record<string, string>
@@ -146,6 +147,17 @@ export function reply(status: number, headers: Headers = {}, body: Body | string
   if (bytes === null || Buffer.isBuffer(bytes)) all['content-length'] ??= String(bytes?.length ?? 0)
   return { status, headers: all, body: bytes }
 }
+
+/** `tx` + 21 hex digits + the time + the client's own suffix, as Swift's. */
+export function transactionId(headers: Headers): string {
+  const own = headers['x-trans-id-extra']?.slice(0, 32).replace(/[^\w.-]/g, '')
+  return `tx${randomBytes(11).toString('hex').slice(0, 21)}-${Math.floor(Date.now() / 1000)
+    .toString(16)
+    .padStart(10, '0')}${own ? `-${own}` : ''}`
+}
+
+/** The headers that tell a transaction. */
+export const transactionHeaders = (id: string): Headers => ({ 'x-trans-id': id, 'x-openstack-request-id': id })
 
 /** The standard page of a status (`<html><h1>Not Found</h1>…`), or a plain sentence in its place. */
 export function refuse(status: number, text?: string, headers: Headers = {}): Res {

@@ -19,6 +19,8 @@ import {
   refuse,
   reply,
   Stop,
+  transactionHeaders,
+  transactionId,
   unquote,
 } from './message.ts'
 
@@ -69,7 +71,10 @@ function request(incoming: IncomingMessage, outgoing: ServerResponse, options: S
   const mount = options.mount ?? ''
   if (mount && rawPath.startsWith(mount)) rawPath = rawPath.slice(mount.length) || '/'
   const path = unquote(rawPath)
-  if (path === null) throw new Stop(refuse(412, 'Invalid UTF8 or contains NULL'))
+  if (path === null) {
+    const told = transactionHeaders(transactionId(incoming.headers as Headers))
+    throw new Stop(refuse(412, 'Invalid UTF8 or contains NULL', told))
+  }
   const headers = incoming.headers as Headers
   for (const name in headers) {
     if (!name.includes('_')) continue

@@ -1,16 +1,7 @@
 /** The outermost step: names the transaction, keeps the store's own headers in and out, answers anything thrown, writes the access log. */
-import { randomBytes } from 'node:crypto'
-import { type App, answer, type Headers, type Req, type Res, refuse } from '../../http/message.ts'
+import { type App, answer, type Headers, type Res, refuse, transactionHeaders, transactionId } from '../../http/message.ts'
 import { gateIn, gateOut } from '../headers.ts'
 import type { Step } from '../site.ts'
-
-/** `tx` + 21 hex digits + the time + the client's own suffix, as Swift's. */
-function transactionId(req: Req): string {
-  const own = req.headers['x-trans-id-extra']?.slice(0, 32).replace(/[^\w.-]/g, '')
-  return `tx${randomBytes(11).toString('hex').slice(0, 21)}-${Math.floor(Date.now() / 1000)
-    .toString(16)
-    .padStart(10, '0')}${own ? `-${own}` : ''}`
-}
 
 /** Wraps everything. */
 export const edge: Step = (next, site): App => {
@@ -21,7 +12,7 @@ export const edge: Step = (next, site): App => {
       gateIn(req.headers)
       req.footers = undefined // a client's trailers would go round the gate
     }
-    req.env.transId = transactionId(req)
+    req.env.transId = transactionId(req.headers)
     let res: Res
     try {
       res = await next(req)
@@ -34,8 +25,7 @@ export const edge: Step = (next, site): App => {
       }
     }
     const headers: Headers = gateOut(res.headers)
-    headers['x-trans-id'] = req.env.transId
-    headers['x-openstack-request-id'] = req.env.transId
+    Object.assign(headers, transactionHeaders(req.env.transId))
     if (site.settings.accessLog && log.on('info')) {
       log.info(
         {
