@@ -25,6 +25,12 @@ export function bodyFor(cloud: TrialCloud, entry: Entry): unknown {
   return entry.route?.action ? { [entry.route.action]: null } : {}
 }
 
+/** Whether {@link bodyFor} knows from the service what it sends, and does not guess. */
+export function bodyIsTold(cloud: TrialCloud, { service, tried, method, key, path }: Entry): boolean {
+  if (['GET', 'HEAD', 'DELETE'].includes(method)) return true
+  return key in (tried.bodies?.(cloud.owned[service.name]!) ?? {}) || cloud.sane.has(`${service.name} ${method} ${path}`)
+}
+
 /** A value that fits a schema, as small as it can be. */
 export function sample(schema: Json): unknown {
   if ('default' in schema) return schema.default

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { bodyFor } from './bodies.ts'
+import { bodyFor, bodyIsTold } from './bodies.ts'
 import { type Entry, pathWith, type TrialCloud, trialCloud, versionFor } from './cloud.ts'
 import { unsound } from './sound.ts'
 
+/** 410: what the API once had and nobody has any more. */
+const REFUSALS = [403, 404, 410]
 const READS = ['GET', 'HEAD']
 
 test('a foreign tenant reaches nothing of another project, by any route', async t => {
@@ -12,26 +14,28 @@ test('a foreign tenant reaches nothing of another project, by any route', async 
   const wrong: string[] = []
   const say = (entry: Pick<Entry, 'service' | 'key'>, fault: string) => wrong.push(`${entry.service.name} ${entry.key}: ${fault}`)
 
-  await t.test('with ids of another project in the path', async () => {
+  await t.test('with ids of another project in the path', async t => {
+    // Tried with an id that is nothing's: a name to learn, in src/services/*/tried.ts.
+    const unknown = new Set<string>()
     for (const entry of cloud.entries) {
       if (!/[:*]/.test(entry.path) || entry.route?.auth === 'none') continue
       const { service } = entry
       const { path, lacking } = pathWith(entry, [cloud.owned[service.name]!, cloud.shared[service.name]!])
-      if (lacking.length > 0) {
-        say(entry, `nothing is known for ${lacking.join(', ')}: say it in src/services/${service.name}/tried.ts`)
-        continue
-      }
+      for (const key of lacking) unknown.add(`${service.name} ${key}`)
       const answer = await cloud.send(entry.method, path, {
         token: cloud.tokens.foreign,
         headers: { ...versionFor(entry), ...(entry.route?.media && { 'content-type': entry.route.media[0]! }) },
         body: bodyFor(cloud, entry),
       })
       for (const fault of unsound(entry, answer, entry.method === 'HEAD')) say(entry, fault)
+      // Where nobody said what a sane body is, the one out of the schema may be refused for itself.
+      const refusals = lacking.length === 0 && bodyIsTold(cloud, entry) ? REFUSALS : [...REFUSALS, 400]
       const isShared = pathWith(entry, [cloud.shared[service.name]!]).lacking.length === 0
       const may = READS.includes(entry.method) && isShared
-      if (!may && !entry.tried.open?.[entry.key] && answer.status !== 403 && answer.status !== 404)
+      if (!may && !entry.tried.open?.[entry.key] && !refusals.includes(answer.status))
         say(entry, `answered ${answer.status} ${JSON.stringify(answer.body).slice(0, 200)}`)
     }
+    if (unknown.size > 0) t.diagnostic(`no id is known for ${[...unknown].join(', ')}`)
     assert.deepEqual(wrong.splice(0), [])
   })
 
@@ -103,4 +107,4 @@ async function portrait(cloud: TrialCloud): Promise<Record<string, unknown>> {
 }
 
 /** What changes by itself. */
-const VOLATILE = /diagnostics|os-instance-actions|tasks|agents|resource_providers.*usages/
+const VOLATILE = /diagnostics|os-instance-actions|tasks|agents|tenant-usage|resource_providers.*usages/

@@ -3,7 +3,7 @@ import { hasShape, type Tried } from '#kit/http/tried.ts'
 /** One of each noun. Flavors, profiles, agents, segments and the rules of every new group are the administrator's. */
 export const tried: Tried = {
   async make({ owner, admin, projectId }) {
-    const one = async (plural: string, name: string, body: Record<string, unknown>, ask = owner): Promise<string> =>
+    const one = async (plural: string, name: string, body: object, ask = owner): Promise<string> =>
       (await ask(`POST /v2.0/${plural}`, { [name]: body }))[name].id
     const outside = (await owner('GET /v2.0/networks?router:external=true')).networks[0].id
     const network = await one('networks', 'network', { name: 'tried' })
@@ -28,7 +28,18 @@ export const tried: Tried = {
     const share = await one('rbac-policies', 'rbac_policy', policy)
     const segment = (await admin(`GET /v2.0/segments?network_id=${network}`)).segments[0].id
     const profile = await one('service_profiles', 'service_profile', { description: 'tried', metainfo: '{}' }, admin)
+    const qos = await one('qos/policies', 'policy', { name: 'tried', project_id: projectId }, admin)
+    const rules: Record<string, string> = {}
+    for (const [kind, limit] of Object.entries(QOS)) {
+      const id = await one(`qos/policies/${qos}/${kind}_rules`, `${kind}_rule`, limit, admin)
+      rules[`/qos/policies/:/${kind}_rules/:`] = id
+      rules[`/qos/alias_${kind}_rules/:`] = id
+    }
     const ids: Record<string, string> = {
+      '/qos/policies/:': qos,
+      '/policies/:': qos,
+      '/policies/:/tags/:': 'one',
+      ...rules,
       '/networks/:': network,
       '/subnets/:': subnet,
       '/subnetpools/:': pool,
@@ -127,6 +138,12 @@ export const tried: Tried = {
       ? hasShape(error, { code: 'number', message: 'string' })
       : hasShape(NeutronError, { type: 'string', message: 'string', detail: 'string' })
   },
+}
+
+const QOS: Record<string, object> = {
+  bandwidth_limit: { max_kbps: 1000 },
+  dscp_marking: { dscp_mark: 10 },
+  minimum_bandwidth: { min_kbps: 1 },
 }
 
 const SINGULAR: Record<string, string> = {

@@ -26,6 +26,7 @@ export const tried: Tried = {
       (answer: { server: { status: string } }) => answer.server.status === 'ACTIVE',
     )
     const { instanceActions } = await owner(`GET ${at}/os-instance-actions`)
+    const interfaces = await owner(`GET ${at}/os-interface`)
     const console = await owner(`POST ${at}/remote-consoles`, { remote_console: { protocol: 'vnc', type: 'novnc' } })
     const { aggregate } = await admin('POST /v2.1/os-aggregates', { aggregate: { name: 'tried', availability_zone: null } })
     return {
@@ -39,6 +40,16 @@ export const tried: Tried = {
       '/os-console-auth-tokens/:': new URL(console.remote_console.url).searchParams.get('path')!.replace(/.*token=/, ''),
       '/os-quota-sets/:': projectId,
       '/os-aggregates/:': String(aggregate.id),
+      '/os-simple-tenant-usage/:': projectId,
+      '/os-fping/:': server.id,
+      '/servers/:/os-interface/:': interfaces.interfaceAttachments[0].port_id,
+      '/images/:': made.glance!['/images/:']!,
+      '/images/:/metadata/:': 'one',
+      '/os-networks/:': made.neutron!['/networks/:']!,
+      '/os-tenant-networks/:': made.neutron!['/networks/:']!,
+      '/os-security-groups/:': made.neutron!['/security-groups/:']!,
+      '/os-security-group-rules/:': made.neutron!['/security-group-rules/:']!,
+      '/os-floating-ips/:': made.neutron!['/floatingips/:']!,
     }
   },
   async shared({ admin, owner }) {
