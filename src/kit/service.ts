@@ -59,6 +59,8 @@ export interface Service {
   /** What stands between the prefix and each route's path: `['/v2.1', '/v2.1/:project_id']`. */
   readonly mounts: readonly string[]
   readonly wire: Wire
+  /** Whether a path with a slash too many at its end is another path, which is not there. */
+  readonly exactPaths?: boolean
   readonly microversions?: Microversions
   readonly routes: readonly Route[]
   readonly policies: readonly PolicyRule[]

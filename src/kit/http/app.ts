@@ -98,6 +98,8 @@ export function app(options: AppOptions): App {
     onAnswer?.(exchange)
 
     async function answer(version: number): Promise<void> {
+      if (service.exactPaths && path.endsWith('/') && path !== '/' && !service.mounts.includes(path.slice(0, -1)))
+        throw notFound('The resource could not be found.')
       const { entry, params } = find(router, req.method as Method, path)
       exchange.route = entry.path
       for (const value of Object.values(params)) {

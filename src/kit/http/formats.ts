@@ -23,6 +23,15 @@ function uri(text: string): boolean {
   return URL.canParse(text)
 }
 
+function isRegex(text: string): boolean {
+  try {
+    return new RegExp(text, 'u') !== undefined
+  } catch (error) {
+    if (error instanceof SyntaxError) return false
+    throw error
+  }
+}
+
 const FORMATS: Record<string, (text: string) => boolean> = {
   uuid: isUuid,
   mac: isMac,
@@ -33,6 +42,7 @@ const FORMATS: Record<string, (text: string) => boolean> = {
   'date-time': dateTime,
   base64,
   uri,
+  regex: isRegex,
 }
 
 /** Teaches an Ajv these formats; returns it. */

@@ -9,7 +9,21 @@ const READ =
 
 const DOWNLOAD = READ.replace('role:reader', 'role:member')
 
+const NAMESPACE = "rule:context_is_admin or (role:reader and (project_id:%(project_id)s or 'public':%(visibility)s))"
+
 const rule = (name: string, check: string, description: string): PolicyRule => ({ name, check, description, scopes: PROJECT })
+
+const METADEF_READS = ['object', 'property', 'tag']
+const METADEF_WRITES = [
+  ...['add', 'modify', 'delete'].flatMap(verb => [`${verb}_metadef_namespace`, `${verb}_metadef_object`, `${verb}_metadef_tag`]),
+  'add_metadef_property',
+  'modify_metadef_property',
+  'remove_metadef_property',
+  'add_metadef_tags',
+  'delete_metadef_tags',
+  'add_metadef_resource_type_association',
+  'remove_metadef_resource_type_association',
+]
 
 export const policies: readonly PolicyRule[] = [
   { name: 'context_is_admin', check: 'role:admin', description: 'An administrator of images.' },
@@ -76,4 +90,15 @@ export const policies: readonly PolicyRule[] = [
   ),
   rule('deactivate', MEMBER_OWN, 'Forbid the download of an image for the time being.'),
   rule('reactivate', MEMBER_OWN, 'Allow it again.'),
+  rule('metadef_default', '', 'An older name: everybody.'),
+  rule('metadef_admin', ADMIN, 'Who defines metadata.'),
+  rule('get_metadef_namespace', NAMESPACE, 'Show a namespace.'),
+  rule('get_metadef_namespaces', 'rule:context_is_admin or (role:reader and project_id:%(project_id)s)', 'List namespaces.'),
+  rule('list_metadef_resource_types', NAMESPACE, 'List kinds of things, and those that a namespace applies to.'),
+  rule('get_metadef_resource_type', NAMESPACE, 'Show that a namespace applies to a kind of thing.'),
+  ...METADEF_READS.flatMap(one => [
+    rule(`get_metadef_${one}`, NAMESPACE, `Show a definition: ${one}.`),
+    rule(`get_metadef_${one === 'property' ? 'properties' : `${one}s`}`, NAMESPACE, `List definitions: ${one}.`),
+  ]),
+  ...METADEF_WRITES.map(name => rule(name, 'rule:metadef_admin', `${name.replaceAll('_', ' ')}.`)),
 ]

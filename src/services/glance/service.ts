@@ -14,9 +14,12 @@ import { locationImport } from './import/location.saga.ts'
 import { taskRoutes } from './import/tasks.routes.ts'
 import { infoRoutes } from './info/routes.ts'
 import { memberRoutes } from './members/members.routes.ts'
+import { definitionRoutes } from './metadefs/definitions.routes.ts'
+import { namespaceRoutes } from './metadefs/namespaces.routes.ts'
 import { base } from './migrations/0001_base.ts'
 import { imports } from './migrations/0002_imports.ts'
 import { cache } from './migrations/0003_cache.ts'
+import { metadefs } from './migrations/0004_metadefs.ts'
 import { policies } from './policy.ts'
 import { usageRoute } from './quotas.ts'
 import { schemaRoutes } from './schemas/routes.ts'
@@ -32,10 +35,11 @@ export const glance: Service = {
   type: 'image',
   prefix: '/image',
   mounts: ['/v2'],
+  exactPaths: true,
   wire,
   settings: glanceSettings,
   policies,
-  migrations: [base, imports, cache],
+  migrations: [base, imports, cache, metadefs],
   tasks: [sweep],
   sagas: [imageImport, locationImport],
   start: async env => cacheKeep(env),
@@ -60,5 +64,7 @@ export const glance: Service = {
     ...taskRoutes,
     ...locationRoutes,
     ...cacheRoutes,
+    ...namespaceRoutes,
+    ...definitionRoutes,
   ],
 }

@@ -100,11 +100,45 @@ export interface CacheTable {
   accessed_at: Date | null
 }
 
+/** A set of definitions of metadata. */
+export interface NamespacesTable {
+  namespace: string
+  display_name: string | null
+  description: string | null
+  visibility: 'public' | 'private'
+  protected: boolean
+  owner: string | null
+  created_at: Generated<Date>
+  updated_at: Generated<Date>
+}
+
+export interface ResourceTypesTable {
+  name: string
+  created_at: Generated<Date>
+  updated_at: Generated<Date>
+}
+
+export type DefinitionKind = 'property' | 'object' | 'tag' | 'resource_type'
+
+/** One definition of a namespace. */
+export interface DefinitionsTable {
+  namespace: string
+  kind: DefinitionKind
+  name: string
+  /** What it says beside its name, as the wire has it. */
+  document: Record<string, unknown>
+  created_at: Generated<Date>
+  updated_at: Generated<Date>
+}
+
 declare module '#kit/db/index.ts' {
   interface Tables {
     'glance.images': ImagesTable
     'glance.members': MembersTable
     'glance.tasks': TasksTable
     'glance.cache': CacheTable
+    'glance.namespaces': NamespacesTable
+    'glance.resource_types': ResourceTypesTable
+    'glance.definitions': DefinitionsTable
   }
 }

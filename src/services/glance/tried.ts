@@ -18,7 +18,22 @@ export const tried: Tried = {
     const all = { name: 'for all', disk_format: 'raw', container_format: 'bare', visibility: 'public' }
     const forAll = (await admin('POST /v2/images', all)).id
     await admin(`PUT /v2/images/${forAll}/file`, 'not much of a disk')
+    const space = 'OS::Tried'
+    await admin('POST /v2/metadefs/namespaces', {
+      namespace: space,
+      owner: projectId,
+      visibility: 'private',
+      resource_type_associations: [{ name: 'OS::Nova::Server', prefix: 'hw_' }],
+      properties: { size: { title: 'Size', type: 'integer' } },
+      objects: [{ name: 'thing', required: [], properties: {} }],
+      tags: [{ name: 'one' }],
+    })
     return {
+      '/metadefs/namespaces/:': space,
+      '/metadefs/namespaces/:/resource_types/:': 'OS::Nova::Server',
+      '/metadefs/namespaces/:/properties/:': 'size',
+      '/metadefs/namespaces/:/objects/:': 'thing',
+      '/metadefs/namespaces/:/tags/:': 'one',
       forAll,
       '/images/:': id,
       '/images/:/members/:': member_id,

@@ -15,7 +15,7 @@ import type { Image } from '../images/view.ts'
 import { quotaEnforce } from '../quotas.ts'
 import { glanceSettings } from '../settings.ts'
 import { stagingFolder, storesOf } from '../stores.ts'
-import { type ImportArgs, imageImport, type Source } from './import.saga.ts'
+import { type ImportArgs, imageImport, type Source, taskSet } from './import.saga.ts'
 import { tokenKeep } from './remote.ts'
 import { uriAllowed } from './uri.ts'
 
@@ -97,8 +97,7 @@ async function sourceOf({ env, ctx }: Pick<Call, 'env' | 'ctx'>, { method }: Ask
       const catalog = await catalogFor(env, { projectId: ctx.projectId, userId: ctx.userId } as never)
       const endpoints = catalog.find(entry => entry.type === 'image')?.endpoints ?? []
       const found = endpoints.find(e => e.interface === face && e.region_id === region)
-      if (!found) throw badRequest(`The catalog has no ${face} endpoint of images in region ${region}.`)
-      return { method: 'glance-download', endpoint: found.url, imageId }
+      return { method: 'glance-download', endpoint: found?.url ?? null, region, face, imageId }
     }
     default:
       throw badRequest(`Unknown import method name '${method.name}'.`)
@@ -135,7 +134,7 @@ export const imageImportRoute = route({
       const again = stores.find(id => there.has(id))
       if (again && !body.all_stores) throw badRequest(`Image is already present at store '${again}'`)
       stores = stores.filter(id => !there.has(id))
-      if (stores.length === 0) return undefined // it is everywhere already
+      if (stores.length === 0) return nothingToCopy(call, image.id)
     }
     const allMustSucceed = body.all_stores_must_succeed ?? true
     const taskId = randomUUID()
@@ -146,6 +145,21 @@ export const imageImportRoute = route({
     })
   },
 })
+
+/** The image is in every store already: an import that has ended as it began. */
+async function nothingToCopy({ env, ctx, body }: Call<unknown, Asked>, id: string): Promise<undefined> {
+  const taskId = randomUUID()
+  await env.db.tx(async tx => {
+    const image = await imageFetch(tx, ctx, id, { lock: true })
+    const input = { image_id: id, import_req: body, backend: [] }
+    await taskInsert(tx, ctx, { id: taskId, type: 'api_image_import', imageId: id, input })
+    await taskSet(tx, taskId, { status: 'success', result: { image_id: id } })
+    // An import that runs tells of itself.
+    if (image.import?.running) return
+    const state = json({ task: taskId, to: [], failed: [], running: false })
+    await tx.updateTable('glance.images').set({ import: state }).where('id', '=', id).execute()
+  })
+}
 
 /** Starts an import and its task. The image's row says so from here on. Throws what forbids it now. */
 export async function importStart(

@@ -16,7 +16,7 @@ import { imageUpdate } from '../images/store.ts'
 import type { Image } from '../images/view.ts'
 import { locationsOpen, stagingFolder, storesOf } from '../stores.ts'
 import type { ImageStatus, Location } from '../tables.ts'
-import { type Remote, remoteOpen, remoteShow, tokenForget } from './remote.ts'
+import { type Remote, type RemoteFacts, remoteOpen, remoteShow, tokenForget } from './remote.ts'
 import { uriAllowed } from './uri.ts'
 
 export type Source =
@@ -38,8 +38,8 @@ export interface ImportArgs {
 interface Got extends Pick<Received, 'size' | 'md5' | 'sha512'> {
   virtualSize: number | null
   stores: string[]
-  /** Properties that came with the bytes. */
-  properties: Record<string, string>
+  /** What came with the bytes. */
+  remote: RemoteFacts | null
 }
 
 /** The longest that an import may take, in seconds. */
@@ -64,8 +64,8 @@ async function bytesFetch(env: Env, args: ImportArgs, signal: AbortSignal): Prom
   const stores = storesOf(env).filter(s => args.stores.includes(s.id))
   const failed: string[] = []
   const { source } = args
-  const properties = source.method === 'glance-download' ? await remoteShow(source, args.taskId, signal) : {}
-  const received = await receive(env, image, await sourceOpen(env, image, args, signal), {
+  const remote = source.method === 'glance-download' ? await remoteShow(source, args.taskId, signal) : null
+  const received = await receive(env, { ...image, ...remote?.formats }, await sourceOpen(env, image, args, signal), {
     folders: stores.map(s => s.folder),
     file: args.file,
     inspect: source.method !== 'copy-image',
@@ -83,7 +83,7 @@ async function bytesFetch(env: Env, args: ImportArgs, signal: AbortSignal): Prom
     md5: received.md5,
     sha512: received.sha512,
     virtualSize: received.found.virtualSize ?? null,
-    properties,
+    remote,
     stores: stores.map(s => s.id).filter(id => !failed.includes(id)),
   }
 }
@@ -130,8 +130,17 @@ async function importDone(tx: Tx, args: ImportArgs, got: Got): Promise<string | 
       [],
       args.file,
     )
-    const properties = { ...got.properties, ...image.properties }
-    await imageUpdate(tx, image.id, { ...facts, locations: places, properties, import: state, stage: null, stage_size: null })
+    const properties = { ...image.properties, ...got.remote?.properties }
+    const formats = got.remote?.formats
+    await imageUpdate(tx, image.id, {
+      ...facts,
+      ...formats,
+      locations: places,
+      properties,
+      import: state,
+      stage: null,
+      stage_size: null,
+    })
   }
   await taskSet(tx, args.taskId, { status: 'success', result: { image_id: image.id } })
   return image.stage

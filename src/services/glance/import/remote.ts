@@ -9,8 +9,11 @@ import { badRequest, conflict, unavailable } from '#kit/fault.ts'
 import { httpOpen } from '../files/http.ts'
 
 export interface Remote {
-  /** Its image endpoint. */
-  endpoint: string
+  /** Its image endpoint; null: the catalog has none, as `region` and `face` say it. */
+  endpoint: string | null
+  region: string
+  /** The interface: `public`. */
+  face: string
   imageId: string
 }
 
@@ -29,9 +32,15 @@ export function tokenForget(taskId: string): void {
   tokens.delete(taskId)
 }
 
-async function ask({ endpoint, imageId }: Remote, path: string, taskId: string, signal: AbortSignal): Promise<Response> {
+async function ask(
+  { endpoint, imageId, region, face }: Remote,
+  path: string,
+  taskId: string,
+  signal: AbortSignal,
+): Promise<Response> {
   const token = tokens.get(taskId)
   if (!token) throw conflict('The import was interrupted.')
+  if (endpoint === null) throw conflict(`The catalog has no ${face} endpoint of images in region ${region}.`)
   const base = endpoint.replace(/\/(v2\/?)?$/, '')
   const url = `${base}/v2/images/${imageId}${path}`
   const response = await httpOpen(url, { signal, headers: { 'x-auth-token': token } })
@@ -40,13 +49,20 @@ async function ask({ endpoint, imageId }: Remote, path: string, taskId: string, 
   throw unavailable(`${url} answers ${response.status} ${response.statusText}`)
 }
 
-/** What the remote image says that a copy of it needs. Throws badRequest when it has no data. */
-export async function remoteShow(remote: Remote, taskId: string, signal: AbortSignal): Promise<Record<string, string>> {
+/** What the remote image says that a copy of it takes over. */
+export interface RemoteFacts {
+  formats: { disk_format: string; container_format: string }
+  properties: Record<string, string>
+}
+
+/** Asks for that. Throws badRequest when the image has no data. */
+export async function remoteShow(remote: Remote, taskId: string, signal: AbortSignal): Promise<RemoteFacts> {
   const response = await ask(remote, '', taskId, signal)
   const image = (await response.json()) as Record<string, unknown>
   if (image.status !== 'active') throw badRequest(`The remote image ${remote.imageId} is ${String(image.status)}, not active.`)
   const taken = Object.entries(image).filter(([name, value]) => TAKEN.test(name) && typeof value === 'string')
-  return Object.fromEntries(taken) as Record<string, string>
+  const formats = { disk_format: String(image.disk_format), container_format: String(image.container_format) }
+  return { formats, properties: Object.fromEntries(taken) as Record<string, string> }
 }
 
 /** The remote image's bytes. */

@@ -73,8 +73,9 @@ export const addressGroups = resource({
 
 async function change(call: Call, rule: string, after: (before: string[], given: string[]) => string[]): Promise<Row> {
   // Clients give the list at the top of the body; documents show it below the group's name.
-  const body = call.body as Row | undefined
-  const given = addressesClean((body && 'addresses' in body ? body : bodyUnder(call, 'address_group')).addresses, true)
+  const { body } = call
+  const isBare = typeof body === 'object' && body !== null && 'addresses' in body
+  const given = addressesClean(isBare ? body.addresses : bodyUnder(call, 'address_group').addresses, true)
   return call.env.db.tx(async tx => {
     const row = await lockedRow(addressGroups, tx, call, call.params.id!)
     mayDo(call.ctx, addressGroups, targetOf(addressGroups, row), rule)
