@@ -1,6 +1,8 @@
 // SAML 2.0 against the code of others: assertions of pysaml2 open this cloud; ours hold for xmlsec and for keystoneauth's K2K.
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { run } from '#host/run.ts'
@@ -70,6 +72,55 @@ test('a browser with the answer of pysaml2', { skip: lacks('keystone') }, async 
   assert.equal((await come(await say({ signResponse: true }))).status, 200, 'both signed')
   assert.equal((await come(await say({ signAssertion: false }))).status, 401, 'not signed')
   assert.equal((await come((await say()).replaceAll('>ann<', '>root<'))).status, 401, 'changed')
+})
+
+test("keystoneauth's enhanced client, by a password at the provider", { skip: lacks('keystone') }, async t => {
+  const { cloud, certificate, key } = await relying(t, ISSUER, AUDIENCE)
+  const consumer = `${cloud.url}/auth/OS-FEDERATION/saml2/ecp/home/saml2`
+  const idp = talk(t, 'saml.py', { issuer: ISSUER, audience: AUDIENCE, certificate, key, consumers: [consumer] })
+  const answer = async (request: string): Promise<string> => {
+    const [, recipient, id] = [0, 'AssertionConsumerServiceURL', 'ID'].map(
+      name => new RegExp(`<samlp:AuthnRequest[^>]* ${name}="([^"]*)"`).exec(request)?.[1],
+    )
+    const xml = await idp.ask<string>({ subject: 'ann', recipient, inResponseTo: id, attributes: { mail: ['a@b.example'] } })
+    return (
+      '<S:Envelope xmlns:S="http://schemas.xmlsoap.org/soap/envelope/"><S:Header>' +
+      `<ecp:Response xmlns:ecp="urn:oasis:names:tc:SAML:2.0:profiles:SSO:ecp" S:mustUnderstand="1" AssertionConsumerServiceURL="${recipient}"/>` +
+      `</S:Header><S:Body>${xml.replace(/^<\?xml[^>]*\?>/, '')}</S:Body></S:Envelope>`
+    )
+  }
+  const server = createServer((req, res) => {
+    const parts: Buffer[] = []
+    req.on('data', (part: Buffer) => parts.push(part))
+    req.on('end', async () => {
+      const right = req.headers.authorization === `Basic ${Buffer.from('ann:secret').toString('base64')}`
+      res.setHeader('content-type', 'text/xml')
+      if (right) res.end(await answer(Buffer.concat(parts).toString()))
+      else res.writeHead(401).end()
+    })
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  t.after(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  const login = (password: string) =>
+    python<{ user?: string; roles?: string[]; status?: number }>('clients.py', {
+      do: 'login',
+      plugin: 'v3samlpassword',
+      options: {
+        auth_url: cloud.url,
+        identity_provider: 'home',
+        protocol: 'saml2',
+        identity_provider_url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
+        username: 'ann',
+        password,
+        project_name: 'works',
+        project_domain_id: 'default',
+      },
+    })
+  assert.deepEqual(await login('secret').then(({ user, roles }) => [user, roles]), ['ann', ['member', 'reader']])
+  await assert.rejects(login('guess'), /Unauthorized|401|AuthorizationFailure|XMLSyntaxError/)
 })
 
 test("Keystone to Keystone by keystoneauth, and xmlsec's opinion of the signature", { skip: lacks('keystoneauth1') }, async t => {

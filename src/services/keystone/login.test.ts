@@ -254,7 +254,9 @@ test('what one process changes, another knows at once; and without notifications
 })
 
 test('what is made, changed and deleted is told, and so are failed logins, without secrets', async t => {
-  const cloud = await identityCloud(t)
+  const report =
+    'report_invalid_password_hash: [event], invalid_password_hash_secret_key: pepper, invalid_password_hash_max_chars: 5'
+  const cloud = await identityCloud(t, `security_compliance: { ${report} }`)
   const id = await userMake(cloud, 'ann', 'hush-hush')
   const token = await cloud.admin()
   await cloud.call(`PATCH /users/${id}`, { token, body: { user: { description: 'x', password: 'hush-again' } } })
@@ -266,7 +268,8 @@ test('what is made, changed and deleted is told, and so are failed logins, witho
     .where('name', '=', 'keystone.audit')
     .orderBy('id')
     .execute()
-  const told = rows.map(row => row.payload as { event_type: string; payload: { outcome: string } })
+  type Told = { event_type: string; payload: { outcome: string; attachments?: { content: string }[] } }
+  const told = rows.map(row => row.payload as Told)
   assert.deepEqual(
     told.map(one => `${one.event_type} ${one.payload.outcome}`),
     [
@@ -275,6 +278,11 @@ test('what is made, changed and deleted is told, and so are failed logins, witho
       'identity.authenticate failure',
       'identity.user.deleted success',
     ],
+  )
+  // As Keystone makes it of that guess and that key.
+  assert.deepEqual(
+    told.map(one => one.payload.attachments?.[0]?.content),
+    [undefined, undefined, '8Xw0p', undefined],
   )
   assert.equal(JSON.stringify(rows).includes('hush'), false)
 })

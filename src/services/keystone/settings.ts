@@ -24,7 +24,6 @@ export const keystoneSettings = settings(
     list_limit: Optional(Integer({ minimum: 1, description: 'Most entries of a list. Unset, lists are whole.' })),
     max_page: Integer({ default: 1000, minimum: 1, description: 'Most entries of a page when the caller asks for pages.' }),
     strict_password_check: Boolean({ default: false, description: 'Refuse a password that is too long instead of cutting it.' }),
-    insecure_debug: Boolean({ default: false, description: 'Say in 401 and 403 answers why. Never in production.' }),
     notification_format: Enum(['basic', 'cadf'], {
       default: 'cadf',
       description: 'Form of the notifications of authentication.',
@@ -233,11 +232,6 @@ export const keystoneSettings = settings(
         description: 'How an OAuth 2.0 client proves who it is.',
       }),
       oauth2_cert_dn_mapping_id: String({ default: 'oauth2_mapping', description: 'Mapping of certificate subjects to users.' }),
-    }),
-    tokenless_auth: Object({
-      trusted_issuer: Array(String(), { default: [], description: 'Issuers whose client certificates replace a token.' }),
-      protocol: String({ default: 'x509', description: 'Protocol of the identity provider of such certificates.' }),
-      issuer_attribute: String({ default: 'SSL_CLIENT_I_DN', description: 'Attribute with the issuer.' }),
     }),
     healthcheck: Object({
       disable_by_file_path: Optional(String({ description: 'File whose presence makes the health check answer 503.' })),

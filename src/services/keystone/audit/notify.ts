@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { createHmac, randomUUID } from 'node:crypto'
 import type { Tx } from '#kit/db/index.ts'
 import { emit, event } from '#kit/events.ts'
 import { Fault } from '#kit/fault.ts'
@@ -13,7 +13,7 @@ interface Happened {
   action: string
   outcome: 'success' | 'failure' | 'pending'
   userId?: string
-  user?: { user?: { id?: string; name?: string } }
+  user?: { user?: { id?: string; name?: string; password?: string } }
   error?: unknown
 }
 
@@ -47,8 +47,29 @@ export async function audit(env: Env, call: Call, happened: Happened): Promise<v
     },
     target: { id: randomUUID(), typeURI: 'service/security/account/user' },
     observer: { id: 'keystone', typeURI: 'service/security' },
+    ...(outcome === 'failure' && guessed(env, happened.user?.user?.password)),
   }
   await env.db.tx(tx => emit(tx, audited, { event_type: type, payload }))
+}
+
+/** Keystone's salt for passwords that are kept in the database: the same guess has the same hash here and there. */
+const SALT = 'keystone.identity.backends.sql.Identity'
+
+/**
+ * Where it is configured, a part of a keyed hash of the wrong password: whoever watches can tell one program with an old password (always
+ * the same) from somebody who tries many, and learns no password.
+ */
+function guessed(env: Env, password: unknown): object {
+  const {
+    report_invalid_password_hash: where,
+    invalid_password_hash_secret_key: key,
+    invalid_password_hash_function: digest,
+    invalid_password_hash_max_chars: most,
+  } = identityOf(env).settings.security_compliance
+  if (typeof password !== 'string' || key === undefined || !where.includes('event')) return {}
+  const salted = createHmac(digest, SALT).update(password).digest()
+  const content = createHmac(digest, key).update(salted).digest('base64').replace(/=+$/, '').slice(0, most)
+  return { attachments: [{ typeURI: 'mime:text/plain', name: 'partial_password_hash', content }] }
 }
 
 const ACCOUNTS: Record<string, string> = {

@@ -11,7 +11,7 @@ import { fernetOpen, fernetSeal } from '../tokens/fernet.ts'
 import { tokenView } from '../tokens/token.ts'
 import { handOver } from './handover.ts'
 import { claimAttributes, type OidcClient, oidcClient } from './oidc.ts'
-import { isSamlProvider, samlAway, samlSession } from './saml_sp.ts'
+import { isSamlProvider, PAOS, paosRequest, samlAway, samlSession } from './saml_sp.ts'
 import { assertionLogin } from './shadow.ts'
 
 // Logins by a trusted provider. A program brings the provider's access token as a bearer token and gets an unscoped token. A browser
@@ -52,6 +52,11 @@ async function byProvider(call: Call) {
     .where('id', '=', protocol!)
     .executeTakeFirst()
   if (!known) throw notFound(`Could not find federated protocol ${protocol} for Identity Provider: ${idp}.`)
+  const carried = samlSession(call, idp!, protocol!) ? null : paosRequest(call, idp!, protocol!)
+  if (carried !== null) {
+    call.reply.status = 200
+    return bytes(carried, { type: PAOS })
+  }
   const proof = await assertionLogin(call.env, idp!, protocol!, await attributesOf(call, idp!, protocol!))
   const issued = await issue(call.env, proof, { unscoped: true })
   call.reply.headers['X-Subject-Token'] = issued.id

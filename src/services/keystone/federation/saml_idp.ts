@@ -22,9 +22,11 @@ const C14N = 'http://www.w3.org/2001/10/xml-exc-c14n#'
 const RSA_SHA256 = 'http://www.w3.org/2001/04/xmldsig-more#rsa-sha256'
 const SHA256 = 'http://www.w3.org/2001/04/xmlenc#sha256'
 
-const text = (value: string): string =>
+/** Text between tags, in canonical form. */
+export const xmlText = (value: string): string =>
   value.replace(/[&<>\r]/g, char => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '\r': '&#xD;' })[char]!)
-const attribute = (value: string): string =>
+/** The value of an attribute, in canonical form. */
+export const xmlAttribute = (value: string): string =>
   value.replace(
     /[&<"\t\n\r]/g,
     char => ({ '&': '&amp;', '<': '&lt;', '"': '&quot;', '\t': '&#x9;', '\n': '&#xA;', '\r': '&#xD;' })[char]!,
@@ -52,20 +54,20 @@ function assertionXml(a: Assertion, id: string, now: number, signature: string):
   const until = instant(now + a.life * 1000)
   const attributes = Object.entries(a.attributes)
     .map(([name, values]) => {
-      const list = values.map(value => `<saml:AttributeValue>${text(value)}</saml:AttributeValue>`).join('')
-      return `<saml:Attribute Name="${attribute(name)}" NameFormat="urn:oasis:names:tc:SAML:2.0:attrname-format:uri">${list}</saml:Attribute>`
+      const list = values.map(value => `<saml:AttributeValue>${xmlText(value)}</saml:AttributeValue>`).join('')
+      return `<saml:Attribute Name="${xmlAttribute(name)}" NameFormat="urn:oasis:names:tc:SAML:2.0:attrname-format:uri">${list}</saml:Attribute>`
     })
     .join('')
   return (
     `<saml:Assertion xmlns:saml="${SAML}" ID="${id}" IssueInstant="${instant(now)}" Version="2.0">` +
-    `<saml:Issuer Format="urn:oasis:names:tc:SAML:2.0:nameid-format:entity">${text(a.issuer)}</saml:Issuer>${signature}` +
-    `<saml:Subject><saml:NameID>${text(a.subject)}</saml:NameID><saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer">` +
-    `<saml:SubjectConfirmationData NotOnOrAfter="${until}" Recipient="${attribute(a.recipient)}"></saml:SubjectConfirmationData>` +
+    `<saml:Issuer Format="urn:oasis:names:tc:SAML:2.0:nameid-format:entity">${xmlText(a.issuer)}</saml:Issuer>${signature}` +
+    `<saml:Subject><saml:NameID>${xmlText(a.subject)}</saml:NameID><saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer">` +
+    `<saml:SubjectConfirmationData NotOnOrAfter="${until}" Recipient="${xmlAttribute(a.recipient)}"></saml:SubjectConfirmationData>` +
     `</saml:SubjectConfirmation></saml:Subject>` +
     `<saml:Conditions NotBefore="${instant(now - 5000)}" NotOnOrAfter="${until}"></saml:Conditions>` +
     `<saml:AuthnStatement AuthnInstant="${instant(now)}" SessionIndex="${id}s" SessionNotOnOrAfter="${until}">` +
     `<saml:AuthnContext><saml:AuthnContextClassRef>urn:oasis:names:tc:SAML:2.0:ac:classes:Password</saml:AuthnContextClassRef>` +
-    `<saml:AuthenticatingAuthority>${text(a.issuer)}</saml:AuthenticatingAuthority></saml:AuthnContext></saml:AuthnStatement>` +
+    `<saml:AuthenticatingAuthority>${xmlText(a.issuer)}</saml:AuthenticatingAuthority></saml:AuthnContext></saml:AuthnStatement>` +
     `<saml:AttributeStatement>${attributes}</saml:AttributeStatement></saml:Assertion>`
   )
 }
@@ -97,8 +99,8 @@ export function samlResponse(assertion: Assertion, signer: Signer, now = Date.no
     .digest('base64')
   const signed = assertionXml(assertion, id, now, signatureXml(id, digest, signer))
   return (
-    `<samlp:Response xmlns:samlp="${SAMLP}" Destination="${attribute(assertion.recipient)}" ID="_${randomUUID().replaceAll('-', '')}" IssueInstant="${instant(now)}" Version="2.0">` +
-    `<saml:Issuer xmlns:saml="${SAML}" Format="urn:oasis:names:tc:SAML:2.0:nameid-format:entity">${text(assertion.issuer)}</saml:Issuer>` +
+    `<samlp:Response xmlns:samlp="${SAMLP}" Destination="${xmlAttribute(assertion.recipient)}" ID="_${randomUUID().replaceAll('-', '')}" IssueInstant="${instant(now)}" Version="2.0">` +
+    `<saml:Issuer xmlns:saml="${SAML}" Format="urn:oasis:names:tc:SAML:2.0:nameid-format:entity">${xmlText(assertion.issuer)}</saml:Issuer>` +
     `<samlp:Status><samlp:StatusCode Value="urn:oasis:names:tc:SAML:2.0:status:Success"></samlp:StatusCode></samlp:Status>${signed}</samlp:Response>`
   )
 }
@@ -107,7 +109,7 @@ export function samlResponse(assertion: Assertion, signer: Signer, now = Date.no
 export const ecpEnvelope = (response: string, relayStatePrefix: string): string =>
   `<soap11:Envelope xmlns:soap11="http://schemas.xmlsoap.org/soap/envelope/"><soap11:Header>` +
   `<ecp:RelayState xmlns:ecp="urn:oasis:names:tc:SAML:2.0:profiles:SSO:ecp" soap11:actor="http://schemas.xmlsoap.org/soap/actor/next" soap11:mustUnderstand="1">` +
-  `${text(relayStatePrefix)}${randomUUID().replaceAll('-', '')}</ecp:RelayState></soap11:Header><soap11:Body>${response}</soap11:Body></soap11:Envelope>`
+  `${xmlText(relayStatePrefix)}${randomUUID().replaceAll('-', '')}</ecp:RelayState></soap11:Header><soap11:Body>${response}</soap11:Body></soap11:Envelope>`
 
 const signers = new WeakMap<Env, Promise<Signer>>()
 
@@ -224,13 +226,13 @@ async function metadata(call: Call): Promise<string> {
   const { certificate } = await signerOf(call.env)
   const location = saml.idp_sso_endpoint ?? `${v3(call)}/OS-FEDERATION/saml2/sso`
   return (
-    `<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="${attribute(entityId(call))}">` +
+    `<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="${xmlAttribute(entityId(call))}">` +
     `<md:IDPSSODescriptor protocolSupportEnumeration="${SAMLP}"><md:KeyDescriptor use="signing"><ds:KeyInfo xmlns:ds="${DS}"><ds:X509Data>` +
     `<ds:X509Certificate>${certificateBody(certificate)}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>` +
-    `<md:SingleSignOnService Binding="urn:oasis:names:tc:SAML:2.0:bindings:URI" Location="${attribute(location)}"></md:SingleSignOnService></md:IDPSSODescriptor>` +
-    `<md:Organization><md:OrganizationName xml:lang="en">${text(saml.idp_organization_name)}</md:OrganizationName>` +
-    `<md:OrganizationDisplayName xml:lang="en">${text(saml.idp_organization_name)}</md:OrganizationDisplayName>` +
-    `<md:OrganizationURL xml:lang="en">${text(saml.idp_organization_url)}</md:OrganizationURL></md:Organization></md:EntityDescriptor>`
+    `<md:SingleSignOnService Binding="urn:oasis:names:tc:SAML:2.0:bindings:URI" Location="${xmlAttribute(location)}"></md:SingleSignOnService></md:IDPSSODescriptor>` +
+    `<md:Organization><md:OrganizationName xml:lang="en">${xmlText(saml.idp_organization_name)}</md:OrganizationName>` +
+    `<md:OrganizationDisplayName xml:lang="en">${xmlText(saml.idp_organization_name)}</md:OrganizationDisplayName>` +
+    `<md:OrganizationURL xml:lang="en">${xmlText(saml.idp_organization_url)}</md:OrganizationURL></md:Organization></md:EntityDescriptor>`
   )
 }
 

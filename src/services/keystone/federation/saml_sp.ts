@@ -13,6 +13,7 @@ import { folderOf, identityOf } from '../identity.ts'
 import { selfUrl } from '../noun.ts'
 import { fernetOpen, fernetSeal } from '../tokens/fernet.ts'
 import { handOver } from './handover.ts'
+import { xmlAttribute, xmlText } from './saml_idp.ts'
 import { assertionLogin } from './shadow.ts'
 
 // Logins by SAML 2.0, from the side of who relies on it. An answer is taken only if the assertion itself is signed by the provider's
@@ -145,6 +146,35 @@ const consume = route({
 const ECP = '/auth/OS-FEDERATION/saml2/ecp/:identity_provider_id/:protocol_id'
 const COOKIE = 'nubo_saml'
 
+const ecpUrl = (call: Call, idp: string, protocol: string): string =>
+  selfUrl(call, `/auth/OS-FEDERATION/saml2/ecp/${encodeURIComponent(idp)}/${encodeURIComponent(protocol)}`)
+
+export const PAOS = 'application/vnd.paos+xml'
+const ECP_PROFILE = 'urn:oasis:names:tc:SAML:2.0:profiles:SSO:ecp'
+
+/**
+ * For an enhanced client, which says so by its headers: the request that it is to carry to the provider (SAML profiles 2.0, 4.2), and where
+ * to bring the answer. Null for other clients, and for providers that do not speak SAML.
+ */
+export function paosRequest(call: Call, idp: string, protocol: string): string | null {
+  const provider = providerOf(call.env, idp)
+  const enhancedClient = String(call.headers.paos ?? '').includes(ECP_PROFILE) && String(call.headers.accept ?? '').includes(PAOS)
+  if (!provider || !enhancedClient) return null
+  const consumer = xmlAttribute(ecpUrl(call, idp, protocol))
+  const issuer = `<saml:Issuer xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion">${xmlText(provider.entity_id ?? selfUrl(call, ''))}</saml:Issuer>`
+  const next = 'S:actor="http://schemas.xmlsoap.org/soap/actor/next" S:mustUnderstand="1"'
+  const id = `_${randomBytes(16).toString('hex')}`
+  return (
+    `<S:Envelope xmlns:S="http://schemas.xmlsoap.org/soap/envelope/"><S:Header>` +
+    `<paos:Request xmlns:paos="urn:liberty:paos:2003-08" ${next} responseConsumerURL="${consumer}" service="${ECP_PROFILE}"></paos:Request>` +
+    `<ecp:Request xmlns:ecp="${ECP_PROFILE}" ${next} IsPassive="0">${issuer}</ecp:Request>` +
+    `<ecp:RelayState xmlns:ecp="${ECP_PROFILE}" ${next}>${randomBytes(16).toString('hex')}</ecp:RelayState></S:Header>` +
+    `<S:Body><samlp:AuthnRequest xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" ID="${id}" Version="2.0" ` +
+    `IssueInstant="${new Date().toISOString()}" AssertionConsumerServiceURL="${consumer}" ` +
+    `ProtocolBinding="urn:oasis:names:tc:SAML:2.0:bindings:PAOS">${issuer}</samlp:AuthnRequest></S:Body></S:Envelope>`
+  )
+}
+
 const enhanced = route({
   method: 'POST',
   path: ECP,
@@ -154,9 +184,11 @@ const enhanced = route({
   async handle(call) {
     const { identity_provider_id: idp, protocol_id: protocol } = call.params
     const soap = (await readBody(call.stream as never, MAX_BODY)).toString('utf8')
-    const response = /<((?:\w+:)?Response)[\s>][\s\S]*<\/\1>/.exec(soap)?.[0]
+    const response = /<((?:\w+:)?Response)[\s>][\s\S]*<\/\1>/.exec(
+      soap.slice(Math.max(0, soap.search(/<(?:\w+:)?Body[\s>]/))),
+    )?.[0]
     if (response === undefined) throw badRequest('Expecting to find a SAML response in the request.')
-    const recipient = selfUrl(call, `/auth/OS-FEDERATION/saml2/ecp/${idp}/${protocol}`)
+    const recipient = ecpUrl(call, idp!, protocol!)
     if (!response.includes(`Recipient="${recipient}"`)) throw denied()
     const { attributes } = await attributesOf(call, idp!, recipient, response)
     const session = { idp, protocol, attributes, nonce: randomBytes(8).toString('hex') }
