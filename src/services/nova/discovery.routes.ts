@@ -1,6 +1,6 @@
 /** What versions there are, and the frozen list of extensions. */
 import { notFound } from '#kit/fault.ts'
-import { type Call, type Route, route } from '#kit/http/route.ts'
+import { bytes, type Call, type Route, route } from '#kit/http/route.ts'
 import { EXTENSIONS } from './extensions.ts'
 import { microversions } from './versions.ts'
 
@@ -48,6 +48,17 @@ export const discoveryRoutes: Route[] = [
     policy: null,
     auth: 'none',
     handle: call => ({ versions: [entry(call, V20), entry(call, V21)] }),
+  }),
+  route({
+    method: 'GET',
+    path: '/healthcheck',
+    mounts: [''],
+    policy: null,
+    auth: 'none',
+    async handle({ db }) {
+      await db.selectFrom('nova.projects').select('project_id').limit(1).execute()
+      return bytes('OK', { type: 'text/plain; charset=UTF-8' })
+    },
   }),
   route({ method: 'GET', path: '/', mounts: ['/v2.1'], policy: null, auth: 'none', handle: call => document(call, V21) }),
   route({ method: 'GET', path: '/', mounts: ['/v2'], policy: null, auth: 'none', handle: call => document(call, V20) }),

@@ -44,7 +44,10 @@ export async function diskMake(place: DiskPlace, disk: Disk, options: Options = 
 async function fill(place: DiskPlace, disk: Exclude<Disk, { kind: 'volume' }>, path: string, { signal }: Options): Promise<void> {
   if (disk.content) {
     const { path: from, format } = await place.images.get(disk.content, { signal })
-    await withPackage(imgConvert({ path: from, format }, { path, format: disk.kind === 'image' ? 'qcow2' : 'raw' }, { signal }))
+    // As the guest's user: these bytes were written by a guest.
+    await emptyFile(place, path)
+    const to = { path, format: disk.kind === 'image' ? ('qcow2' as const) : ('raw' as const) }
+    await withPackage(imgConvert({ path: from, format }, to, { uid: place.uid, signal }))
     return
   }
   switch (disk.kind) {

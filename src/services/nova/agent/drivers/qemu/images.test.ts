@@ -9,6 +9,7 @@ import { run } from '#host/run.ts'
 import { Fault } from '#kit/fault.ts'
 import type { ImageRef } from '../../../spec.ts'
 import { emptyQcow2 } from '../memory/pretend.ts'
+import { diskMake } from './disks.ts'
 import { baseName, imageCache, qcow2Size } from './images.ts'
 
 const needsImg = programPath('qemu-img') && programPath('prlimit') ? false : 'needs qemu-img and prlimit'
@@ -152,4 +153,23 @@ test('what is unused for long goes; what interrupted downloads left goes', async
   await writeFile(join(folder, '.part-x'), '')
   await cache.clean()
   assert.equal((await readdir(folder)).length, 2)
+})
+
+test('a disk that comes from another host is made of its bytes, and stands alone', { skip: needsImg }, async t => {
+  const { folder, cache } = await scene(t, { 'move-1-root': emptyQcow2(4 << 20) })
+  const uid = process.getuid!()
+  const disk = {
+    kind: 'image' as const,
+    name: 'root',
+    bus: 'virtio' as const,
+    sizeGb: 1,
+    image: image('gone', Buffer.alloc(1)),
+    content: { id: 'move-1-root', format: 'qcow2' as const },
+  }
+  const made = await diskMake({ folder, uid, images: cache }, disk)
+  assert.equal(made.type, 'file')
+  const { stdout } = await run(['qemu-img', 'info', '--output=json', join(folder, 'root.qcow2')])
+  const info = JSON.parse(stdout) as Record<string, unknown>
+  assert.equal(info['virtual-size'], 4 << 20)
+  assert.equal(info['backing-filename'], undefined)
 })
