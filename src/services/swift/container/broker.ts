@@ -287,6 +287,7 @@ export function item(row: Listed, account: string): Record<string, unknown> {
       const cut = param.indexOf('=')
       out[param.slice(0, cut).trim()] = param.slice(cut + 1).trim()
     }
+    if (out.slo_etag !== undefined) out.slo_etag = `"${String(out.slo_etag).replaceAll('"', '')}"`
     if (out.symlink_target !== undefined) describeLink(out, account)
   }
   return out

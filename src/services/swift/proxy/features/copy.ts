@@ -88,7 +88,9 @@ async function fromSource(next: App, site: Site, req: Req): Promise<Res> {
   ]) {
     if (req.headers[header] !== undefined) reading[header] = req.headers[header]
   }
-  const query = new Map([...req.query].filter(([key]) => ['multipart-manifest', 'symlink', 'version-id', 'format'].includes(key)))
+  const query = new Map(
+    [...req.query].filter(([key]) => ['multipart-manifest', 'symlink', 'version-id', 'format', 'part-number'].includes(key)),
+  )
   if (query.get('multipart-manifest') === 'get' && query.get('symlink') === undefined) query.set('format', 'raw')
   const source = await next(
     subRequest(req, {

@@ -58,6 +58,8 @@ function xml(rows: Row[], kind: 'account' | 'container', name: string): string {
 }
 
 function takesJson(req: Req): boolean {
+  const format = req.query.get('format')?.toLowerCase()
+  if (format) return format === 'json'
   const { accept } = req.headers
   if (!accept) return true
   const types = accept.split(',').map(item => item.split(';')[0].trim().toLowerCase())

@@ -2,18 +2,38 @@
 import { type Headers, type Info, type Req, type Res, refuse } from '../../http/message.ts'
 import { accountInfo, containerInfo } from '../info.ts'
 import { pathOf, type Site, type Step } from '../site.ts'
+import { HIDDEN, hiddenContainer } from './versions.ts'
 
 const BAD = 'Invalid bytes quota.'
 
 /** Refuses PUTs that would go over a quota, and quotas set by those who may not. */
 export const quotas: Step = (next, site) => async req => {
   const path = pathOf(req)
+  if (path?.container === null && (req.method === 'GET' || req.method === 'HEAD')) return shown(await next(req), site)
   if (!path || (req.method !== 'PUT' && req.method !== 'POST')) return next(req)
   if (path.container === null) return (await setAccountQuota(req, site)) ?? next(req)
   if (path.object === null) return checkContainerQuota(req.headers) ?? next(req)
   if (req.method !== 'PUT' || req.env.source === 'VW') return next(req)
   const refused = await over(site, req, path.account, path.container)
   return refused ?? next(req)
+}
+
+/** An account's quotas under the names by which they are set. */
+function shown(res: Res, site: Site): Res {
+  const headers: Headers = { ...res.headers }
+  const show = (name: string, value: string | undefined): void => {
+    if (value !== undefined && value !== '') headers[name] = value
+  }
+  show('x-account-quota-bytes', res.headers['x-account-meta-quota-bytes'])
+  show('x-account-quota-count', res.headers['x-account-sysmeta-quota-count'])
+  for (const policy of site.cluster.policies) {
+    for (const what of ['bytes', 'count'])
+      show(
+        `x-account-quota-${what}-policy-${policy.name.toLowerCase()}`,
+        res.headers[`x-account-sysmeta-quota-${what}-policy-${policy.index}`],
+      )
+  }
+  return { ...res, headers }
 }
 
 async function setAccountQuota(req: Req, site: Site): Promise<Res | null> {
@@ -85,7 +105,10 @@ async function over(site: Site, req: Req, account: string, container: string): P
     if (policyCount !== null && (used?.object_count ?? 0) + 1 > policyCount) return denied('Upload exceeds policy quota.')
   }
   const bytes = number(box.headers['x-container-meta-quota-bytes'])
-  if (bytes !== null && Number(box.headers['x-container-bytes-used'] ?? 0) + size > bytes) return denied('Upload exceeds quota.')
+  const hidden = bytes !== null && box.headers[HIDDEN] !== undefined
+  const versions = hidden ? await containerInfo(cluster, req.env, account, hiddenContainer(container), true) : null
+  const stored = Number(box.headers['x-container-bytes-used'] ?? 0) + Number(versions?.headers['x-container-bytes-used'] ?? 0)
+  if (bytes !== null && stored + size > bytes) return denied('Upload exceeds quota.')
   const count = number(box.headers['x-container-meta-quota-count'])
   if (count !== null && Number(box.headers['x-container-object-count'] ?? 0) + 1 > count) return denied('Upload exceeds quota.')
   return null

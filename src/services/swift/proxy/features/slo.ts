@@ -149,6 +149,9 @@ async function storeManifest(next: App, site: Site, req: Req, account: string, g
     }
     return known
   }
+  const { container, object } = pathOf(req)!
+  if (given.some(item => item.path !== undefined && slashed(item.path) === `/${container}/${object}`))
+    return refuse(409, 'A manifest cannot be one of its own segments.\n')
   const stored: Stored[] = []
   const sum = createHash('md5')
   let total = 0
@@ -293,7 +296,7 @@ async function part(next: App, self: App, req: Req, account: string, res: Res, w
     discard(res)
     return refuse(
       400,
-      number < 1 ? 'Part number must be a positive integer' : 'Range requests are not supported with part number',
+      number < 1 ? 'Part number must be an integer greater than 0' : 'Range requests are not supported with part number',
     )
   }
   const body = req.method === 'GET' ? res.body : (await next({ ...req, method: 'GET', query: new Map(), headers: {} })).body
@@ -337,7 +340,11 @@ async function manifest(req: Req, res: Res): Promise<Res> {
   }
   return {
     ...res,
-    headers: { ...res.headers, 'content-type': 'application/json; charset=utf-8', 'content-length': String(bytes.length) },
+    headers: {
+      ...res.headers,
+      'content-length': String(bytes.length),
+      ...(req.query.get('format') === 'raw' ? {} : { 'content-type': 'application/json; charset=utf-8' }),
+    },
     body: bytes,
   }
 }

@@ -35,7 +35,7 @@ export const symlink: Step = next => async req => {
       return next(req)
     case 'GET':
     case 'HEAD':
-      return req.query.get('symlink') === 'get' ? show(next, req) : follow(next, req, path.account, 0, null)
+      return req.query.get('symlink') === 'get' ? show(next, req) : follow(next, req, path.account, 0, null, req.env.authorize)
     case 'POST':
       return post(next, req)
     default:
@@ -135,7 +135,14 @@ async function show(next: App, req: Req): Promise<Res> {
 }
 
 /** Answers for what a link leads to. `wanted`: the ETag that a static link before this one names. */
-async function follow(next: App, req: Req, account: string, hops: number, wanted: string | null): Promise<Res> {
+async function follow(
+  next: App,
+  req: Req,
+  account: string,
+  hops: number,
+  wanted: string | null,
+  authorize: Req['env']['authorize'],
+): Promise<Res> {
   const differs = (own: string | undefined): boolean => wanted !== null && own !== undefined && own.replaceAll('"', '') !== wanted
   const wrong = (): Res => refuse(409, 'X-Symlink-Target-Etag headers do not match', { 'content-location': quote(req.path) })
   const headers = {
@@ -164,7 +171,7 @@ async function follow(next: App, req: Req, account: string, hops: number, wanted
   if (hops >= MOST_HOPS) return tooMany()
   const owner = res.headers[LINK.account] === undefined ? account : unquote(res.headers[LINK.account])!
   const path = `/v1/${owner}/${unquote(target)}`
-  const asked: Req = { ...req, path, rawPath: quote(path), headers: { ...req.headers }, env: { ...req.env } }
+  const asked: Req = { ...req, path, rawPath: quote(path), headers: { ...req.headers }, env: { ...req.env, authorize } }
   if (res.headers['x-object-sysmeta-allow-reserved-names'] !== undefined) {
     asked.headers['x-backend-allow-reserved-names'] = 'true'
     asked.env.authorize = null // made by the store itself: whoever may read the link may read what it stands for
@@ -176,6 +183,7 @@ async function follow(next: App, req: Req, account: string, hops: number, wanted
     owner,
     res.headers[EXTEND] === undefined ? hops + 1 : hops,
     res.headers[LINK.etag] ?? null,
+    authorize,
   )
   req.env.owner ||= asked.env.owner
   const shown = { ...found.headers, 'content-location': found.headers['content-location'] ?? quote(path) }

@@ -1,6 +1,6 @@
 /** `GET container?versions`: the objects of a container and the versions behind them in one listing. */
 import { RESERVED } from '../../constraints.ts'
-import { type App, ok, type Req, type Res, readAll, refuse, reply } from '../../http/message.ts'
+import { type App, isTrue, ok, type Req, type Res, readAll, refuse, reply } from '../../http/message.ts'
 import { normal } from '../../timestamp.ts'
 import type { Row } from './listings.ts'
 import { hiddenContainer, hiddenObject, own, parseHidden } from './versions.ts'
@@ -22,6 +22,8 @@ export async function listVersions(
   const versionMarker = query.get('version_marker')
   const prefix = query.get('prefix') ?? ''
   const delimiter = query.get('delimiter')
+  const reverse = isTrue(query.get('reverse'))
+  if (!marker && versionMarker !== undefined) return refuse(400, 'version_marker param requires marker')
   if (versionMarker !== undefined && versionMarker !== 'null') {
     try {
       normal(versionMarker)
@@ -35,7 +37,7 @@ export async function listVersions(
   }
   const visible = await page(`/v1/${account}/${container}`, [
     ['prefix', prefix],
-    ...(marker && versionMarker === undefined ? [['marker', marker] as [string, string]] : []),
+    ...(marker && versionMarker === undefined && !reverse ? [['marker', marker] as [string, string]] : []),
     ['limit', String(MOST)],
   ])
   const start = !marker
@@ -46,7 +48,7 @@ export async function listVersions(
   const hidden = isVersioned
     ? await page(`/v1/${account}/${hiddenContainer(container)}`, [
         ['prefix', `${RESERVED}${prefix}`],
-        ...(start ? [['marker', start] as [string, string]] : []),
+        ...(start && !reverse ? [['marker', start] as [string, string]] : []),
         ['limit', String(MOST)],
       ])
     : []
@@ -56,7 +58,8 @@ export async function listVersions(
     const target = row.symlink_path as string | undefined
     const marks = target?.includes('%00versions%00') === true
     if (marks) current.set(row.name!, parseHidden(decodeURIComponent(target!).split('/').slice(4).join('/')).version)
-    else if (versionMarker === undefined || row.name! > marker) rows.push({ ...row, version_id: 'null', is_latest: true })
+    else if (versionMarker === undefined || reverse || row.name! > marker)
+      rows.push({ ...row, version_id: 'null', is_latest: true })
   }
   for (const row of hidden) {
     const { object, version } = parseHidden(row.name!)
@@ -76,7 +79,18 @@ export async function listVersions(
     (key(a) === 'null' ? -1 : key(b) === 'null' ? 1 : key(a) < key(b) ? 1 : -1)
   rows.sort(compare)
   latestMarkers(rows)
-  const listed = rolled(rows, prefix, delimiter).slice(0, limit)
+  const last = {
+    name: marker,
+    version_id: versionMarker === undefined ? null : versionMarker === 'null' ? 'null' : normal(versionMarker),
+  }
+  const before = (row: Row): boolean => {
+    if (!marker) return true
+    if (last.version_id !== null) return compare(row, last as Row) < 0
+    const order = Buffer.compare(Buffer.from(row.name!), Buffer.from(marker))
+    return row.version_id === 'null' ? order < 0 : order <= 0
+  }
+  const ordered = reverse ? rows.filter(before).reverse() : rows
+  const listed = rolled(ordered, prefix, delimiter).slice(0, limit)
   const headers = { ...head.headers, 'content-type': 'application/json; charset=utf-8' } as Res['headers']
   delete headers['content-length']
   return reply(200, headers, Buffer.from(JSON.stringify(listed)))

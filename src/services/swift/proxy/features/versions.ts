@@ -67,7 +67,7 @@ export const versions: Step = (next, site) => async req => {
   switch (req.method) {
     case 'GET':
     case 'HEAD':
-      return shown(await next(req))
+      return shown(await next(req), req.path)
     case 'PUT':
       return at.enabled ? putVersion(next, req, at) : next(req)
     case 'DELETE':
@@ -95,12 +95,12 @@ export const own = (req: Req, method: string, path: string, extra: Partial<Param
   subRequest(req, { method, path, source: 'OV', preauthorized: true, ...extra, headers: { ...extra.headers, ...ALLOW } })
 
 /** An answer with the version it is about. */
-function shown(res: Res): Res {
+function shown(res: Res, path: string): Res {
   const location = res.headers['content-location']
   const isLink = res.headers[MARK] !== undefined
   const version = isLink && location ? parseHidden(unquote(location)!.split('/').slice(4).join('/')).version : 'null'
-  const headers = { ...res.headers, 'x-object-version-id': version }
-  if (isLink) delete (headers as Headers)['content-location']
+  const headers: Headers = { ...res.headers, 'x-object-version-id': version }
+  if (isLink) headers['content-location'] = `${quote(path)}?version-id=${version}`
   return { ...res, headers }
 }
 
@@ -132,8 +132,15 @@ async function onContainer(next: App, site: Site, req: Req, account: string, con
     if (!ok(head.status)) return head
     return listVersions(next, req, account, container, info.headers[HIDDEN] !== undefined, marked(head))
   }
-  const res = await next(req)
-  return marked(res)
+  return withVersions(site, req, account, container, marked(await next(req)))
+}
+
+/** A container holds its versions too: their bytes count. */
+async function withVersions(site: Site, req: Req, account: string, container: string, res: Res): Promise<Res> {
+  if (!ok(res.status) || (req.method !== 'GET' && req.method !== 'HEAD') || res.headers[HIDDEN] === undefined) return res
+  const hidden = await containerInfo(site.cluster, req.env, account, hiddenContainer(container), true)
+  const bytes = Number(res.headers['x-container-bytes-used'] ?? 0) + Number(hidden.headers['x-container-bytes-used'] ?? 0)
+  return { ...res, headers: { ...res.headers, 'x-container-bytes-used': String(bytes) } }
 }
 
 function marked(res: Res): Res {
@@ -360,7 +367,9 @@ async function restore(next: App, req: Req, at: At, hidden: Req, version: string
 }
 
 async function nullVersion(next: App, req: Req, at: At): Promise<Res> {
-  const current = await currentVersion(next, req, at)
+  if (req.method === 'PUT') return refuse(400, 'PUT version-id requests need the id of a version')
+  // to delete it takes away whatever the name stands for; versions stay
+  const current = req.method === 'DELETE' ? 'null' : await currentVersion(next, req, at)
   if (current !== 'null') return refuse(404, undefined, { 'x-object-version-id': 'null' })
   const res = await next(req)
   return { ...res, headers: { ...res.headers, 'x-object-version-id': 'null' } }
