@@ -1,21 +1,12 @@
 /** `nubo up`: a whole cloud on this machine. */
-import { existsSync, readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { defaultDataDir, loadConfig, nuboSettings } from '#kit/config.ts'
+import { defaultDataDir } from '#kit/config.ts'
 import { reason } from '#kit/fault.ts'
-import type { RootLog } from '#kit/log.ts'
-import { sections } from '../roles/controlled.ts'
-import { planOf } from '../roles/roles.ts'
-import { passwordsOf } from './instance/clouds.ts'
-import { firstImages } from './instance/images.ts'
 import { joinedRead } from './instance/joined.ts'
 import { layoutOf } from './instance/layout.ts'
-import { addressOf, portEnsure } from './instance/port.ts'
-import { runInstance } from './instance/serve.ts'
-import { type Instance, supervise, type UpOptions } from './instance/supervise.ts'
-import { ownerEnsure } from './instance/user.ts'
-import { installPrograms } from './packages.ts'
+import { runInstance, sendUp } from './instance/serve.ts'
+import type { Whole } from './instance/whole.ts'
 import { UsageError } from './usage.ts'
 
 export const HELP = `Usage: nubo up [OPTION...]
@@ -32,15 +23,8 @@ it finds what is there.
   --object-devices DIR  a folder that holds objects, one a disk; may be given again for more. Remembered. Up to three copies of each object
 `
 
-interface Asked {
-  options: Omit<UpOptions, 'owner' | 'lock' | 'logFile'>
-  detach: boolean
-  detached: boolean
-  logFile?: string
-}
-
 /** @throws UsageError for what cannot be meant. */
-function ask(argv: string[]): Asked | undefined {
+function ask(argv: string[]) {
   // node:util has no options whose value may be left out.
   const args = argv.map(arg => (arg === '--simulate' ? '--simulate=1' : arg))
   const { values } = parseArgs({
@@ -57,44 +41,21 @@ function ask(argv: string[]): Asked | undefined {
       help: { type: 'boolean', short: 'h' },
     },
   })
-  if (values.help) {
-    process.stdout.write(HELP)
-    return undefined
-  }
   const simulated = Number(values.simulate ?? 0)
   if (!Number.isInteger(simulated) || simulated < 0 || simulated > 20_000 || (values.simulate !== undefined && simulated === 0)) {
     throw new UsageError(`--simulate takes a number of hosts from 1 to 20000, not '${values.simulate}'`)
   }
-  const layout = layoutOf(resolve(values.data ?? defaultDataDir()))
-  const config = loadConfig(layout.config, sections(), {
-    nubo: { data: layout.data, listen: values.listen, database_url: values['database-url'] },
-  }).of(nuboSettings)
-  return {
-    options: {
-      layout,
-      at: addressOf(config.listen),
-      simulated,
-      record: values.record && resolve(values.record),
-      databaseUrl: config.database_url,
-      objectDevices: values['object-devices']?.map(device => resolve(device)),
-      region: config.region,
-      publicUrl: config.public_url,
-      plan: planOf(['controller', 'nova-compute']),
-      own: true,
-      logLevel: config.log_level,
-    },
-    logFile: config.log_file,
-    detach: values.detach,
-    detached: values.detached,
-  }
+  return { ...values, simulated, layout: layoutOf(resolve(values.data ?? defaultDataDir())) }
 }
 
 export async function run(argv: string[]): Promise<number> {
   const asked = ask(argv)
-  if (!asked) return 0
-  const { options, detach, detached, logFile } = asked
-  const { layout } = options
-  if (process.getuid?.() !== 0 && options.simulated === 0) {
+  if (asked.help) {
+    process.stdout.write(HELP)
+    return 0
+  }
+  const { layout, detach, detached, simulated } = asked
+  if (process.getuid?.() !== 0 && simulated === 0) {
     throw new UsageError('real servers need root. Without root, pretend: nubo up --simulate')
   }
   const joined = joinedRead(layout)
@@ -104,28 +65,29 @@ export async function run(argv: string[]): Promise<number> {
         'A cloud of its own needs another --data',
     )
   }
+  // The code of a whole cloud takes a second to load: the process that only leaves another behind does without.
+  const whole = detach ? undefined : await wholeOf(asked)
   return runInstance({
-    ...{ command: 'up', argv, layout, detach, detached, logFile, logLevel: options.logLevel },
-    begin: ({ lock, log, progress, logFile }) => begin({ ...options, lock, logFile }, log, progress),
+    ...{ command: 'up', argv, layout, detach, detached, logFile: whole?.logFile, logLevel: whole?.logLevel ?? 'info' },
+    begin: context => whole!.begin(context),
     told: url => told(url, layout.clouds),
   })
 }
 
-/** Brings what is missing and starts. */
-async function begin(options: Omit<UpOptions, 'owner'>, log: RootLog, progress: (line: string) => void): Promise<Instance> {
-  const { layout, at, simulated, databaseUrl } = options
-  await portEnsure(at)
-  if (simulated === 0) await installPrograms(['host', 'image'], progress)
-  const owner = simulated === 0 || !databaseUrl ? await ownerEnsure(progress) : undefined
-  const instance = await supervise({ ...options, owner }, log, progress)
-  const ca = instance.url.startsWith('https:') && existsSync(layout.ca) ? readFileSync(layout.ca, 'utf8') : undefined
-  const reach = { url: instance.url, passwords: passwordsOf(layout), ca }
-  // A cloud without images is of use all the same: an offline machine can have its own uploaded.
-  await firstImages(reach, simulated > 0, progress).catch(err => {
-    log.warn({ err }, 'the guest image could not be made')
-    progress(`no guest image: ${reason(err)}`)
-  })
-  return instance
+/** Loads what a cloud is made of, and reads its configuration. What is wrong there, the process that `--detach` was called in says. */
+async function wholeOf(asked: ReturnType<typeof ask>): Promise<Whole> {
+  const { wholeCloud } = await import('./instance/whole.ts')
+  try {
+    return wholeCloud({
+      ...asked,
+      databaseUrl: asked['database-url'],
+      objectDevices: asked['object-devices']?.map(device => resolve(device)),
+      record: asked.record && resolve(asked.record),
+    })
+  } catch (error) {
+    if (asked.detached) await sendUp({ failed: reason(error) })
+    throw error
+  }
 }
 
 const told = (url: string, clouds: string): string => `The cloud is up at ${url}

@@ -88,7 +88,7 @@ function folderMake(layout: Layout): void {
 }
 
 /** Tells the process that `--detach` was called in, if it still listens. */
-function sendUp(message: { say?: string; ready?: string; failed?: string }): Promise<void> {
+export function sendUp(message: { say?: string; ready?: string; failed?: string }): Promise<void> {
   return new Promise(sent => (process.connected ? process.send!(message, () => sent()) : sent()))
 }
 
