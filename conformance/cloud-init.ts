@@ -34,7 +34,6 @@ interface Found {
   vendordata: unknown
   networkdata: { links: unknown[]; networks: unknown[]; services: unknown[] }
   network: { version: number; config: Record<string, unknown>[] }
-  'ec2-metadata'?: Record<string, unknown>
 }
 
 const reader = async (kind: 'service' | 'drive', place: string, mac: string): Promise<Found> =>
@@ -134,7 +133,8 @@ async function compare({ id, ip, mac, fixed }: Awaited<ReturnType<typeof server>
       const { random_seed: ___, admin_pass: ____, ...b } = service[name] as Record<string, unknown>
       same(b, a, `${name} of the service and of the drive`)
     }
-    same(service['ec2-metadata']?.['local-ipv4'], fixed, 'EC2 local-ipv4')
+    const ec2 = await fetch('http://127.0.0.1:8775/latest/meta-data/local-ipv4')
+    same(await ec2.text(), fixed, 'EC2 local-ipv4')
   } finally {
     tunnel.kill('SIGKILL')
     if (tunnel.exitCode === null && tunnel.signalCode === null) await once(tunnel, 'exit')

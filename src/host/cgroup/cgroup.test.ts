@@ -1,9 +1,20 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { type Cgroups, groupEnsure, groupNames, groupPids, groupRemove, limitFiles, parseMounts, weightOf } from './index.ts'
+import {
+  type Cgroups,
+  cgroupsFind,
+  groupEnsure,
+  groupNames,
+  groupPids,
+  groupRemove,
+  limitFiles,
+  parseMounts,
+  weightOf,
+} from './index.ts'
 
 const HYBRID = `30 25 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw
 31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
@@ -66,4 +77,18 @@ test('a group is made in each tree, holds its limits, is found and removed', asy
   for (const folder of ['m/n/g', 'u/n/g']) await rm(join(root, folder), { recursive: true })
   await groupRemove(groups, 'n/g')
   assert.deepEqual(await groupPids(groups, 'n/g'), [])
+})
+
+test('a group goes when the last process in it has ended', { skip: process.getuid?.() === 0 ? false : 'needs root' }, async t => {
+  const groups = await cgroupsFind()
+  const name = `nubo-test-${process.pid}-ending`
+  const files = await groupEnsure(groups, name, { pids: 10 })
+  const child = spawn('sleep', ['60'])
+  t.after(() => child.kill('SIGKILL'))
+  for (const file of files) await writeFile(file, String(child.pid))
+  await assert.rejects(groupRemove(groups, name, 50), { code: 'EBUSY' })
+  const removed = groupRemove(groups, name)
+  child.kill('SIGKILL')
+  await removed
+  assert.deepEqual(await groupPids(groups, name), [])
 })

@@ -5,6 +5,7 @@
 // crash in between is mended by the next. Facts: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of Linux.
 import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 
 export type Controller = 'memory' | 'cpu' | 'pids'
 const CONTROLLERS: Controller[] = ['memory', 'cpu', 'pids']
@@ -160,9 +161,23 @@ export async function groupOomKills(groups: Cgroups, name: string): Promise<numb
   return Number(/^oom_kill (\d+)/m.exec(text ?? '')?.[1] ?? 0)
 }
 
-/** Removes group `name` from all trees; fine when it is not there. @throws EBUSY when processes are still in it. */
-export async function groupRemove(groups: Cgroups, name: string): Promise<void> {
-  for (const folder of groupFolders(groups, name)) await rmdir(folder).catch(absent)
+/**
+ * Removes group `name` from all trees; fine when it is not there. A process that was killed is in it until its last thread has ended, which the
+ * kernel tells nobody: waits so many milliseconds for it. @throws EBUSY when processes are still in it then.
+ */
+export async function groupRemove(groups: Cgroups, name: string, patienceMs = 10_000): Promise<void> {
+  const until = performance.now() + patienceMs
+  for (const folder of groupFolders(groups, name)) {
+    for (;;) {
+      try {
+        await rmdir(folder).catch(absent)
+        break
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EBUSY' || performance.now() > until) throw error
+        await delay(10)
+      }
+    }
+  }
 }
 
 /** The groups below `parent`. */

@@ -222,20 +222,8 @@ export async function endProcess(host: Host, live: Live): Promise<void> {
   }
   live.pid = undefined
   await rm(paths.pid, { force: true })
-  await removeGroup(host, live.id)
+  await groupRemove(host.cgroups, groupOf(host, live.id))
   await rm(paths.run, { recursive: true, force: true })
-}
-
-/** A group that still holds a process that is about to vanish refuses to go for a moment. */
-async function removeGroup(host: Host, id: string): Promise<void> {
-  for (let tries = 0; ; tries++) {
-    try {
-      return await groupRemove(host.cgroups, groupOf(host, id))
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EBUSY' || tries > 100) throw error
-      await new Promise(resolve => setTimeout(resolve, 10))
-    }
-  }
 }
 
 /** Why the process has gone, as far as the machine tells: out of memory, killed, or QEMU's own last words. */
