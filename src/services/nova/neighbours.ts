@@ -3,7 +3,6 @@
  * code calls `neighbours.x(…)` and knows nothing more of them.
  */
 
-import ipaddr from 'ipaddr.js'
 import type { Config } from '#kit/config.ts'
 import type { Context } from '#kit/context.ts'
 import type { Query, Tx } from '#kit/db/index.ts'
@@ -11,11 +10,13 @@ import { badRequest, Fault } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
 import * as glance from '#services/glance/index.ts'
 import * as keystone from '#services/keystone/index.ts'
-import * as neutron from '#services/neutron/index.ts'
 import * as placement from '#services/placement/index.ts'
+import { type Owner, portNeighbours } from './neighbours.ports.ts'
 import { novaSettings } from './settings.ts'
 import type { HostInventory } from './spec.ts'
-import type { BuildAsked, ImageKept, NetworkAsked, NicKept } from './tables.ts'
+import type { ImageKept } from './tables.ts'
+
+export type { Interface, Owner } from './neighbours.ports.ts'
 
 /** What a server takes of a host. */
 export interface Resources {
@@ -38,22 +39,6 @@ export interface Demands {
   forbidden: string[]
   /** Only these providers. */
   within?: string[]
-}
-
-/** Who owns what is made for a server. */
-export interface Owner {
-  serverId: string
-  projectId: string
-  userId: string
-}
-
-/** A port of a server, as its interfaces show it. */
-export interface Interface {
-  portId: string
-  networkId: string
-  mac: string
-  state: string
-  fixedIps: { subnet_id: string; ip_address: string }[]
 }
 
 /** An image that Nova makes. */
@@ -160,138 +145,6 @@ export const neighbours = {
   providerAggregates: (tx: Tx, id: string, aggregates: readonly string[]): Promise<void> =>
     placement.providerAggregatesSet(tx, id, aggregates),
 
-  /**
-   * Checks the networks asked for `count` servers before anything is made: that they exist, may be used and are unambiguous; that
-   * ports are free; that the quota has room. Answers what to take: the one network that there is in place of nothing asked.
-   */
-  async networksCheck(
-    env: Env,
-    db: Query,
-    ctx: Context,
-    asked: BuildAsked['networks'],
-    count: number,
-  ): Promise<BuildAsked['networks']> {
-    const wanted = Array.isArray(asked)
-      ? asked.map(n => ({ networkId: n.network, portId: n.port, fixedIp: n.fixedIp, tag: n.tag }))
-      : asked
-    const plan = await neutron.networksForServer(env, db, { projectId: ctx.projectId ?? '', isAdmin: ctx.isAdmin, wanted, count })
-    if (plan.length === 0) return 'none'
-    return plan.map(nic => ({
-      network: nic.networkId,
-      ...(nic.portId !== null && { port: nic.portId }),
-      ...(nic.fixedIp !== null && { fixedIp: nic.fixedIp }),
-      ...(nic.tag !== null && { tag: nic.tag }),
-    }))
-  },
-
-  /** Security groups by name or id, as id and name. Throws badRequest for one that is unknown. */
-  securityGroups: (db: Query, ctx: Context, names: readonly string[]): Promise<{ id: string; name: string }[]> =>
-    neutron.securityGroupsByName(
-      db,
-      ctx.projectId ?? '',
-      names.filter(name => name !== 'default'),
-    ),
-
-  /** The groups of a server's ports as shown. */
-  securityGroupsOf: async (db: Query, serverId: string): Promise<{ id: string; name: string }[]> =>
-    groupsOf((await neutron.portsOfServers(db, [serverId])).get(serverId) ?? []),
-
-  /** The ports of a server as its interfaces show them. */
-  async interfaces(db: Query, serverId: string): Promise<Interface[]> {
-    return ((await neutron.portsOfServers(db, [serverId])).get(serverId) ?? []).map(port => ({
-      portId: port.id,
-      networkId: port.networkId,
-      mac: port.macAddress,
-      state: port.status,
-      fixedIps: port.fixedIps.map(({ subnetId, ip }) => ({ subnet_id: subnetId, ip_address: ip })),
-    }))
-  },
-
-  /** Makes and binds a server's ports on a host, which wake the server's saga when they are wired. Answers what is to be kept of them. */
-  async portsTake(
-    env: Env,
-    tx: Tx,
-    owner: Owner,
-    host: string,
-    asked: { networks: BuildAsked['networks']; securityGroups: string[]; hostname: string; zone: string; wake: string },
-  ): Promise<{ nics: NicKept[]; securityGroups: { id: string; name: string }[] }> {
-    if (!Array.isArray(asked.networks) || asked.networks.length === 0) return { nics: [], securityGroups: [] }
-    const binding = { host, deviceId: owner.serverId, deviceOwner: `compute:${asked.zone}`, wake: asked.wake }
-    const ours = new Set<string>()
-    const tags = new Map<string, string>()
-    const order: string[] = []
-    for (const nic of asked.networks) {
-      const id = nic.port ?? (await portMade(env, tx, owner, nic, { ...asked, ...binding }))
-      if (nic.port) await neutron.portBind(env, tx, id, binding)
-      else ours.add(id)
-      if (nic.tag) tags.set(id, nic.tag)
-      order.push(id)
-    }
-    const ports = await neutron.portsOfServers(tx, [owner.serverId])
-    const all = (await nicsOf(tx, ports, ours, tags)).get(owner.serverId) ?? []
-    const nics = all.filter(nic => order.includes(nic.portId))
-    nics.sort((a, b) => order.indexOf(a.portId) - order.indexOf(b.portId))
-    return { nics, securityGroups: groupsOf(ports.get(owner.serverId) ?? []) }
-  },
-
-  /** Binds a server's ports to another host; `wake` is told when they are wired there. */
-  async portsMove(env: Env, tx: Tx, serverId: string, host: string, zone: string, wake: string): Promise<void> {
-    const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
-    const binding = { host, deviceId: serverId, deviceOwner: `compute:${zone}`, wake }
-    for (const { id } of ports) await neutron.portBind(env, tx, id, binding)
-  },
-
-  /** Takes a server's ports from their host; they stay the server's. */
-  async portsRest(env: Env, tx: Tx, serverId: string): Promise<void> {
-    const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
-    for (const { id } of ports) await neutron.portUnbind(env, tx, id, { keepDevice: true })
-  },
-
-  /** Adds a group to all ports of a server or takes it away. Throws notFound for an unknown group. */
-  async securityGroupOfServer(
-    env: Env,
-    tx: Tx,
-    server: { id: string; project_id: string },
-    name: string,
-    verb: 'add' | 'remove',
-  ): Promise<void> {
-    const group =
-      name === 'default'
-        ? await neutron.defaultGroup(tx, server.project_id)
-        : (await neutron.securityGroupsByName(tx, server.project_id, [name]))[0]!.id
-    await neutron.securityGroupOfServer(env, tx, server.id, group, verb)
-  },
-
-  /** What servers' ports are now, in place of what was kept: their addresses may have changed, floating ones above all. */
-  async nicsNow(db: Query, servers: readonly { id: string; nics: readonly NicKept[] }[]): Promise<Map<string, NicKept[]>> {
-    const with_ = servers.filter(server => server.nics.length > 0)
-    const before = new Map(with_.flatMap(server => server.nics.map((nic, place) => [nic.portId, { nic, place }] as const)))
-    const ids = with_.map(server => server.id)
-    const now = await nicsOf(db, await neutron.portsOfServers(db, ids))
-    for (const nics of now.values()) {
-      for (const nic of nics) {
-        const known = before.get(nic.portId)
-        if (known) Object.assign(nic, { tag: known.nic.tag, ours: known.nic.ours })
-      }
-      nics.sort((a, b) => (before.get(a.portId)?.place ?? 99) - (before.get(b.portId)?.place ?? 99))
-    }
-    return now
-  },
-
-  /** Whether these ports are wired on their host. */
-  async portsWired(db: Query, portIds: readonly string[]): Promise<boolean> {
-    const ports = await neutron.portsByIds(db, portIds)
-    return ports.every(port => port.status === 'ACTIVE' || !port.adminStateUp)
-  },
-
-  /** Deletes the ports that nova made for a server, and frees the others; `only` one of them. */
-  async portsRelease(env: Env, tx: Tx, serverId: string, nics: readonly NicKept[], only?: string): Promise<void> {
-    const ours = new Set(nics.filter(nic => nic.ours).map(nic => nic.portId))
-    const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
-    for (const { id } of ports.filter(port => only === undefined || port.id === only))
-      await (ours.has(id) ? neutron.portDelete(env, tx, id) : neutron.portUnbind(env, tx, id))
-  },
-
   /** A new image of a project that waits for its bytes. Returns its id. */
   async imageNew(tx: Tx, image: ImageMade): Promise<string> {
     const { id } = await glance.imageRegister(tx, {
@@ -327,87 +180,6 @@ export const neighbours = {
     const { size, stream } = await glance.imageOpen(env, id)
     return { size, bytes: stream }
   },
-}
 
-/** A new port of a network for a server. */
-async function portMade(
-  env: Env,
-  tx: Tx,
-  owner: Owner,
-  nic: NetworkAsked,
-  asked: { securityGroups: string[]; hostname: string } & neutron.PortBinding,
-): Promise<string> {
-  const { id } = await neutron.portCreate(env, tx, {
-    projectId: owner.projectId,
-    networkId: nic.network!,
-    ...(nic.fixedIp !== undefined && { fixedIps: [{ ip_address: nic.fixedIp }] }),
-    ...(asked.securityGroups.length > 0 && { securityGroups: asked.securityGroups }),
-    dnsName: asked.hostname,
-    host: asked.host,
-    deviceId: asked.deviceId,
-    deviceOwner: asked.deviceOwner,
-    ...(asked.wake !== undefined && { wake: asked.wake }),
-  })
-  return id
-}
-
-/** The groups of ports, each once, by name. */
-function groupsOf(ports: readonly neutron.ServerPort[]): { id: string; name: string }[] {
-  const groups = new Map(ports.flatMap(port => port.securityGroups.map(group => [group.id, group])))
-  return [...groups.values()].sort((a, b) => a.name.localeCompare(b.name))
-}
-
-/** Servers' ports, as they are found now, in the form that nova keeps. */
-async function nicsOf(
-  db: Query,
-  ports: ReadonlyMap<string, neutron.ServerPort[]>,
-  ours: ReadonlySet<string> = new Set(),
-  tags: ReadonlyMap<string, string> = new Map(),
-): Promise<Map<string, NicKept[]>> {
-  const ids = new Set([...ports.values()].flat().flatMap(port => port.fixedIps.map(ip => ip.subnetId)))
-  const subnets = new Map((await neutron.subnetsByIds(db, [...ids])).map(subnet => [subnet.id, subnet]))
-  const nicOf = (port: neutron.ServerPort): NicKept => ({
-    portId: port.id,
-    networkId: port.networkId,
-    network: port.networkName,
-    mac: port.macAddress,
-    mtu: port.mtu,
-    tap: `tap${port.id.slice(0, 11)}`,
-    tag: tags.get(port.id) ?? null,
-    ours: ours.has(port.id),
-    addresses: port.fixedIps.flatMap(ip => [
-      { address: ip.ip, version: ip.version, type: 'fixed' as const, mac: port.macAddress },
-      ...ip.floatingIps.map(address => ({ address, version: 4 as const, type: 'floating' as const, mac: port.macAddress })),
-    ]),
-    subnets: port.fixedIps.flatMap(ip => {
-      const subnet = subnets.get(ip.subnetId)
-      return subnet ? [subnetOf(ip.ip, subnet)] : []
-    }),
-  })
-  return new Map([...ports].map(([id, list]) => [id, list.map(nicOf)]))
-}
-
-function subnetOf(address: string, subnet: neutron.SubnetFacts): NonNullable<NicKept['subnets']>[number] {
-  return {
-    version: subnet.version,
-    dhcp: subnet.enableDhcp,
-    ipv6Mode: subnet.ipv6AddressMode,
-    address,
-    netmask: netmaskOf(subnet.cidr),
-    gateway: subnet.gatewayIp,
-    dns: subnet.dnsServers,
-    routes: subnet.hostRoutes.map(route => ({
-      network: route.destination.split('/')[0]!,
-      netmask: netmaskOf(route.destination),
-      gateway: route.nexthop,
-    })),
-  }
-}
-
-/** `10.0.0.0/24` → `255.255.255.0`. */
-function netmaskOf(cidr: string): string {
-  const [address, length] = cidr.split('/') as [string, string]
-  return address.includes(':')
-    ? ipaddr.IPv6.subnetMaskFromPrefixLength(Number(length)).toString()
-    : ipaddr.IPv4.subnetMaskFromPrefixLength(Number(length)).toString()
+  ...portNeighbours,
 }
