@@ -250,7 +250,9 @@ try {
 } catch (error) {
   for (const { name, data } of [a, b]) {
     const log = join(data, 'nubo.log')
-    if (existsSync(log)) console.error(`--- the end of ${name}'s log\n${readFileSync(log, 'utf8').slice(-6000)}`)
+    const lines = existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : []
+    const told = lines.filter(line => !line.includes('"message":"answered"')).slice(-20)
+    console.error(`--- the end of ${name}'s log\n${told.join('\n')}`)
   }
   throw error
 } finally {

@@ -242,7 +242,9 @@ function explain(errors: ErrorObject[]): { path: string[]; message: string }[] {
       if (e.keyword === 'required') return { path: [...path, e.params.missingProperty], message: 'is missing and has no default' }
       if (choices?.every(c => c !== undefined))
         return { path, message: `must be one of ${choices.join(', ')}, not ${shown(e.data)}` }
-      return { path, message: `${e.message}, not ${shown(e.data)}` }
+      // A pattern says little to people; what the setting is for says what it looks like.
+      const meaning = e.keyword === 'pattern' && parent.description ? ` (${parent.description})` : ''
+      return { path, message: `${e.message}, not ${shown(e.data)}${meaning}` }
     })
 }
 

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { parse, stringify } from 'yaml'
+import { reason } from '#kit/fault.ts'
 import type { Layout } from './layout.ts'
 
 export interface Passwords {
@@ -27,10 +28,19 @@ const secret = (): string => randomBytes(18).toString('base64url')
 /** The passwords in the file, or new ones where there is none yet. Throws when there is a file that cannot be understood. */
 export function passwordsOf(layout: Layout): Passwords {
   if (!existsSync(layout.clouds)) return { admin: secret(), demo: secret() }
-  const file = parse(readFileSync(layout.clouds, 'utf8')) as { clouds?: Record<string, Cloud> } | null
+  const file = cloudsParse(layout)
   const [admin, demo] = [file?.clouds?.nubo?.auth?.password, file?.clouds?.demo?.auth?.password]
   if (!admin || !demo) throw new Error(`${layout.clouds} lacks the clouds nubo and demo; move it away to have it made again`)
   return { admin, demo }
+}
+
+function cloudsParse({ clouds }: Layout): { clouds?: Record<string, Cloud> } | null {
+  try {
+    return parse(readFileSync(clouds, 'utf8')) as { clouds?: Record<string, Cloud> } | null
+  } catch (error) {
+    const [why] = reason(error).split('\n')
+    throw new Error(`${clouds} cannot be read: ${why} Mend it, or move it away to have it made again`, { cause: error })
+  }
 }
 
 /** Writes the file for its owner alone: clouds `nubo` (administrator) and `demo` (member of project demo). */

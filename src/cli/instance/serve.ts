@@ -84,7 +84,10 @@ function folderMake(layout: Layout): void {
   const { bavail, bsize } = statfsSync(layout.data)
   const room = Math.floor((bavail * bsize) / 2 ** 20)
   const least = existsSync(layout.postgres) ? ROOM : ROOM_NEW
-  if (room < least) throw new Error(`${layout.data} is on a disk with ${room} MiB left; at least ${least} are needed`)
+  if (room < least)
+    throw new Error(
+      `${layout.data} is on a disk with ${room} MiB left, and ${least} are needed: make room, or choose another --data`,
+    )
 }
 
 /** Tells the process that `--detach` was called in, if it still listens. */

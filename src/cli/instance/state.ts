@@ -39,7 +39,9 @@ export function stateLast(layout: Layout): State | undefined {
     return JSON.parse(readFileSync(layout.state, 'utf8')) as State
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw new Error(`${layout.state} cannot be read`, { cause: error })
+    throw new Error(`${layout.state} cannot be read; remove it: what runs is told by the lock of the folder, too`, {
+      cause: error,
+    })
   }
 }
 

@@ -188,13 +188,26 @@ export async function qemuWipe({
     if (performance.now() > until) throw new Error(`processes ${left.map(one => one.pid).join(', ')} do not end`)
     await delay(20)
   }
-  for (const name of await groupNames(host.cgroups, host.scope)) await groupRemove(host.cgroups, `${host.scope}/${name}`)
-  await groupRemove(host.cgroups, host.scope)
+  const groups = (await groupNames(host.cgroups, host.scope)).map(name => `${host.scope}/${name}`)
+  for (const group of [...groups, host.scope]) await groupEmptied(host, group, until)
   for (const tap of await tapList(netns))
     if (tap.uid !== undefined && tap.uid >= first && tap.uid < first + count) await tapRemove(tap.name, netns)
   await store.wipe()
   if (runDir === undefined) await rm(`/run/nubo-${scope}`, { recursive: true, force: true })
   return things
+}
+
+/** Removes a group whose processes were killed: the kernel holds on to it until their parent has heard of their end. */
+async function groupEmptied({ cgroups }: Pick<Host, 'cgroups'>, group: string, until: number): Promise<void> {
+  for (;;) {
+    try {
+      await groupRemove(cgroups, group)
+      return
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EBUSY' || performance.now() > until) throw error
+      await delay(20)
+    }
+  }
 }
 
 /** Everything of ours, as the kernel and the file system have it; `guests` are those that should be here. */
