@@ -6,6 +6,7 @@ import type { ServerResponse } from 'node:http'
 import type { Config } from '#kit/config.ts'
 import { type Db, migrate, open } from '#kit/db/index.ts'
 import { eventDispatcher } from '#kit/events.ts'
+import { reason } from '#kit/fault.ts'
 import { type Exchange, harOf, harRecorder, type Identify, listen, server } from '#kit/http/index.ts'
 import {
   agentEndpoint,
@@ -90,7 +91,9 @@ async function start(
     onError: err => log.warn({ err }, 'database connection'),
   })
   onClose(() => db.close())
-  await migrate(db, [kitMigrations, ...services.map(s => ({ schema: s.name, migrations: [...s.migrations] }))])
+  await migrate(db, [kitMigrations, ...services.map(s => ({ schema: s.name, migrations: [...s.migrations] }))]).catch(error => {
+    throw unusable(options.databaseUrl, error)
+  })
 
   const presence = presenceOf({ db, log, controller: name, address: options.address ?? null })
   const hosts = hostsOpen({ controller: name, log, memory: presence })
@@ -155,6 +158,14 @@ async function start(
   const at = await listen(made, options.at)
   onClose(() => at.close())
   return { url: at.url, env, hosts }
+}
+
+/** Why nothing can start: which database, without its password, and all that is known of the reason. */
+function unusable(url: string, error: unknown): Error {
+  const { host, pathname, searchParams } = new URL(url)
+  return new Error(`the database ${searchParams.get('host') ?? host}${pathname} cannot be used: ${reason(error)}`, {
+    cause: error,
+  })
 }
 
 async function registerHosts(db: Db, { local, inProcess = [] }: ControllerOptions): Promise<void> {

@@ -39,7 +39,9 @@ function cloudsParse({ clouds }: Layout): { clouds?: Record<string, Cloud> } | n
     return parse(readFileSync(clouds, 'utf8')) as { clouds?: Record<string, Cloud> } | null
   } catch (error) {
     const [why] = reason(error).split('\n')
-    throw new Error(`${clouds} cannot be read: ${why} Mend it, or move it away to have it made again`, { cause: error })
+    throw new Error(`${clouds} cannot be read: ${why?.replace(/:$/, '')}. Mend it, or move it away to have it made again`, {
+      cause: error,
+    })
   }
 }
 
