@@ -1,4 +1,6 @@
 /** Bytes that somebody else keeps: read by HTTP, within deadlines, following few redirects. */
+import { type IncomingMessage, request as plainRequest } from 'node:http'
+import { request as tlsRequest } from 'node:https'
 import { Readable } from 'node:stream'
 import { unavailable } from '#kit/fault.ts'
 
@@ -29,9 +31,8 @@ export async function httpOpen(
     answered.addEventListener('abort', onLate)
     let response: Response
     try {
-      response = await fetch(at, {
+      response = await ask(at, {
         method,
-        redirect: 'manual',
         headers: { 'accept-encoding': 'identity', ...headers },
         signal: signal ? AbortSignal.any([signal, begun.signal]) : begun.signal,
       })
@@ -46,6 +47,30 @@ export async function httpOpen(
     at = new URL(location, at)
   }
   throw unavailable(`${url} redirects more than ${REDIRECTS} times.`)
+}
+
+interface Asked {
+  method: string
+  headers: Record<string, string>
+  signal: AbortSignal
+}
+
+/**
+ * One request. Not by `fetch`: its parser (undici, Node 24) throws past every handler, and so ends the process, when a server closes the
+ * connection at the end of a body while that body is read slower than it comes.
+ */
+async function ask(at: URL, { method, headers, signal }: Asked): Promise<Response> {
+  const message = await new Promise<IncomingMessage>((resolve, reject) => {
+    const send = at.protocol === 'https:' ? tlsRequest : plainRequest
+    send(at, { method, headers, signal, agent: false }).on('response', resolve).on('error', reject).end()
+  })
+  const status = message.statusCode!
+  const isEmpty = method === 'HEAD' || status === 204 || status === 304
+  if (isEmpty) message.resume()
+  const told = new Headers()
+  for (let i = 0; i < message.rawHeaders.length; i += 2) told.append(message.rawHeaders[i]!, message.rawHeaders[i + 1]!)
+  const body = isEmpty ? null : (Readable.toWeb(message) as ReadableStream<Uint8Array>)
+  return new Response(body, { status, statusText: message.statusMessage, headers: told })
 }
 
 const said = (error: unknown): string => {
