@@ -13,10 +13,11 @@ interface PoolView {
   project_id: string | null
 }
 
-export const poolRoutes = [
+/** The path is written with a dash by the extension, and with an underscore by its documents. */
+export const poolRoutes = ['/floatingip-pools', '/floatingip_pools'].map(path =>
   route({
     method: 'GET',
-    path: '/floatingip_pools',
+    path,
     policy: 'get_floatingip_pool',
     target: async ({ ctx }) => ({ project_id: ctx.projectId }),
     async handle({ db, ctx, search }) {
@@ -39,4 +40,4 @@ export const poolRoutes = [
       }
     },
   }),
-]
+)

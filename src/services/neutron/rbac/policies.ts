@@ -12,7 +12,7 @@ interface Kind {
   actions: readonly string[]
   missing: (id: string) => Error
   /** Whether others than the owner use the object by this sharing alone. */
-  used?: (tx: Tx, row: Row) => Promise<boolean>
+  used?: (tx: Tx, row: Row, next: string) => Promise<boolean>
   /** Throws where the target would have the object but not what it stands in. */
   reaches?: (tx: Tx, id: string, target: string) => Promise<void>
 }
@@ -20,7 +20,7 @@ interface Kind {
 const missing = (name: string, type: string) => (id: string) => notFound(`${name} ${id} could not be found.`, { type })
 
 /** What the project (any, for '*') has on a network, as far as no other entry or ownership explains it. */
-const networkUsed = async (tx: Tx, row: Row): Promise<boolean> => {
+const networkUsed = async (tx: Tx, row: Row, next: string): Promise<boolean> => {
   const { object_id: id, target_project: target, action } = row as Record<string, string>
   const owners =
     action === 'access_as_external'
@@ -28,7 +28,7 @@ const networkUsed = async (tx: Tx, row: Row): Promise<boolean> => {
           and p.device_owner = 'network:router_gateway' union all select project_id from neutron.floating_ips where floating_network_id = ${id}`
       : sql`select project_id from neutron.ports where network_id = ${id} union all select project_id from neutron.subnets where network_id = ${id}`
   const { rows } = await sql`
-    select from (${owners}) u where u.project_id <> '' and (${target === '*'} or u.project_id = ${target})
+    select from (${owners}) u where u.project_id <> '' and (${target === '*'} or u.project_id = ${target}) and ${next} not in ('*', u.project_id)
     and u.project_id <> (select project_id from neutron.networks where id = ${id})
     and not exists (select from neutron.rbac_policies o where o.object_type = 'network' and o.object_id = ${id} and o.action = ${action}
       and o.id <> ${row.id as string} and o.target_project in ('*', u.project_id)) limit 1`.execute(tx)
@@ -37,9 +37,14 @@ const networkUsed = async (tx: Tx, row: Row): Promise<boolean> => {
 
 const userOf =
   (bound: (id: string) => RawBuilder<unknown>) =>
-  (tx: Tx, row: Row): Promise<boolean> => {
+  (tx: Tx, row: Row, next: string): Promise<boolean> => {
     const { object_type, object_id, action, target_project } = row as Record<string, string>
-    return sharingUsed(tx, { type: object_type!, id: object_id!, action: action!, target: target_project! }, bound(object_id!))
+    return sharingUsed(
+      tx,
+      { type: object_type!, id: object_id!, action: action!, target: target_project! },
+      bound(object_id!),
+      next,
+    )
   }
 
 /** Who is to have a subnet pool must have its address scope. */
@@ -129,7 +134,7 @@ export const rbacPolicies = resource({
   async update({ tx, row, changes }) {
     const wanted = (changes.target_project ?? changes.target_tenant ?? row.target_project) as string
     if (wanted === row.target_project) return
-    await unusedCheck(tx, row)
+    await unusedCheck(tx, row, wanted)
     await policyWrite(() => updateRow(rbacPolicies, tx, row.id as string, { target_tenant: wanted, target_project: wanted }))
     await follow(tx, row)
   },
@@ -196,13 +201,14 @@ async function follow(tx: Tx, { object_type, object_id, action }: Row): Promise<
     and r.object_id = n.id and r.action = 'access_as_external') where n.id = ${object_id as string}`.execute(tx)
 }
 
-async function unusedCheck(tx: Tx, row: Row): Promise<void> {
+/** Throws RbacPolicyInUse where somebody would lose what it uses; `next`: whom the entry reaches from now on. */
+async function unusedCheck(tx: Tx, row: Row, next = ''): Promise<void> {
   await lock(tx, `neutron.rbac:${String(row.object_id)}`)
   const kind = KINDS[row.object_type as string]!
   const owner = sql<{ project_id: string }>`select project_id from ${sql.table(kind.table)} where id = ${row.object_id as string}`
   // Its owner needs no sharing.
   if ((await owner.execute(tx)).rows[0]?.project_id === row.target_project) return
-  if (!(await kind.used?.(tx, row))) return
+  if (!(await kind.used?.(tx, row, next))) return
   const why = `RBAC policy on object ${String(row.object_id)} cannot be removed because other objects depend on it.`
   throw conflict(why, { type: 'RbacPolicyInUse' })
 }

@@ -28,16 +28,17 @@ export async function rbacForget(tx: Tx, type: string, id: string): Promise<void
 
 /**
  * Whether a project uses an object by one sharing alone: one of those in `bound` (a query that gives `project_id`) that `target` reaches and no
- * other sharing does. For '*' the owner counts as any other, as upstream.
+ * other sharing does, nor `next`, whom it reaches afterwards. For '*' the owner counts as any other, as upstream.
  */
 export async function sharingUsed(
   tx: Tx,
   sharing: { type: string; id: string; action: string; target: string },
   bound: RawBuilder<unknown>,
+  next = '',
 ): Promise<boolean> {
   const { type, id, action, target } = sharing
   const { rows } = await sql`
-    select from (${bound}) u where (${target === '*'} or u.project_id = ${target}) and not exists (
+    select from (${bound}) u where (${target === '*'} or u.project_id = ${target}) and ${next} not in ('*', u.project_id) and not exists (
       select from neutron.rbac_policies o where o.object_type = ${type} and o.object_id = ${id} and o.action = ${action}
         and o.target_project <> ${target} and o.target_project in ('*', u.project_id)) limit 1`.execute(tx)
   return rows.length > 0
