@@ -31,7 +31,7 @@ const KEPT: Record<string, readonly string[]> = {
     'identity:list_domains_for_user',
   ],
   placement: ['context_is_admin', 'admin_api'],
-  glance: ['download_from_store', 'modify_task', 'manage_image_cache'],
+  glance: ['download_from_store', 'modify_task', 'manage_image_cache', 'metadef_default'],
 }
 
 /** The rules of a service that no route, no other rule and no line of its code names. */

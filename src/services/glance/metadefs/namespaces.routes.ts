@@ -209,7 +209,8 @@ const associations = route({
   path: `${PATH}/:namespace/resource_types`,
   policy: 'list_metadef_resource_types',
   target: namespaceTarget,
-  async handle({ db, target }) {
+  async handle({ ctx, db, target }) {
+    ctx.must('get_metadef_resource_type', target) // asked beside the rule of the list, as upstream does for each that it lists
     return { resource_type_associations: (await definitionsOf(db, [target.namespace], 'resource_type')).map(associationView) }
   },
 })
