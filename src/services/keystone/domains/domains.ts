@@ -51,7 +51,7 @@ export const domains: Noun = {
     const { explicit_domain_id: explicit, ...extra } = (values.extra ?? {}) as Record<string, unknown>
     if (explicit !== undefined) {
       if (typeof explicit !== 'string' || !/^[0-9a-f]{32}$/.test(explicit))
-        throw badRequest(`Invalid input for field 'explicit_domain_id'. The value is '${String(explicit)}'.`)
+        throw badRequest(`Invalid input for field 'explicit_domain_id'. The value is '${JSON.stringify(explicit)}'.`)
       values.id = explicit
       values.extra = extra
     }

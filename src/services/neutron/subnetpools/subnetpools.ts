@@ -7,7 +7,7 @@ import { bool, idField, int, nullableUuid, project, shown, standard, text } from
 import { mayDo, targetOf } from '../api/authorize.ts'
 import { type Changing, type Making, type Removing, type Row, resource } from '../api/resource.ts'
 import { insertRow, lockedRow, updateRow } from '../api/write.ts'
-import { inUse, invalid, invalidInput } from '../faults.ts'
+import { inUse, invalid, invalidInput, told } from '../faults.ts'
 import { granted } from '../networks/facts.ts'
 import { rbacForget, rbacShare } from '../rbac/store.ts'
 import { networkSeen } from '../subnets/subnets.ts'
@@ -20,7 +20,7 @@ function prefixesClean(value: unknown): string[] {
   if (!Array.isArray(value) || value.length === 0) throw invalidInput('prefixes', 'Subnet prefix list is empty or no list')
   const read = value.map(item => {
     const prefix = typeof item === 'string' && item.includes('/') ? parsePrefix(item) : undefined
-    if (!prefix) throw invalidInput('prefixes', `'${String(item)}' is not a valid IP subnet`)
+    if (!prefix) throw invalidInput('prefixes', `'${told(item)}' is not a valid IP subnet`)
     return parsePrefix(showPrefix(prefix))!
   })
   return compact(read).map(showPrefix)

@@ -8,7 +8,7 @@ import { mayDo, targetOf, visibleView } from '../api/authorize.ts'
 import { rowById } from '../api/read.ts'
 import { type Changing, type Making, type Removing, type Row, resource } from '../api/resource.ts'
 import { insertRow, lockedRow, touch, updateRow } from '../api/write.ts'
-import { inUse, invalidInput } from '../faults.ts'
+import { inUse, invalidInput, told } from '../faults.ts'
 import { ports } from '../ports/ports.ts'
 import { SUBPORT, subportsBind } from './follow.ts'
 
@@ -31,16 +31,16 @@ type Wanted = Omit<Subport, 'segmentation_id'> & { segmentation_id: number | nul
 function subportsClean(value: unknown): Wanted[] {
   const bad = (why: string) => invalidInput('sub_ports', why)
   if (value === null || value === undefined) return []
-  if (!Array.isArray(value)) throw bad(`'${JSON.stringify(value)}' is not a list`)
+  if (!Array.isArray(value)) throw bad(`'${told(value)}' is not a list`)
   const wanted = value.map(item => {
-    if (typeof item !== 'object' || item === null) throw bad(`'${JSON.stringify(item)}' is not a valid dictionary for subports`)
+    if (typeof item !== 'object' || item === null) throw bad(`'${told(item)}' is not a valid dictionary for subports`)
     const { port_id, segmentation_type: type, segmentation_id: tag, ...rest } = item as Row
     if (Object.keys(rest).length > 0) throw bad(`Unexpected keys supplied: ${Object.keys(rest).join(', ')}`)
     if (port_id === undefined) throw bad('port_id is required')
     const id = uuidClean(port_id, 'port_id')
     if (type === 'inherit') return { port_id: id, segmentation_type: 'inherit', segmentation_id: null }
     if (type === undefined || tag === undefined) throw bad('segmentation_id and segmentation_type must both be given')
-    if (type !== 'vlan') throw bad(`Unknown segmentation_type '${String(type)}'`)
+    if (type !== 'vlan') throw bad(`Unknown segmentation_type '${told(type)}'`)
     return { port_id: id, segmentation_type: 'vlan', segmentation_id: whole(tag, 'segmentation_id', 1, 4094) }
   })
   const twice = (keys: string[]) => keys.find((key, i) => keys.indexOf(key) !== i)
