@@ -40,7 +40,14 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
   let timer: NodeJS.Timeout | undefined
   let retryMs = RETRY_MS
 
-  const say = async (report: NetReport): Promise<boolean> => {
+  // One after another, in the order of what they saw: of two on their way at once, the older could be written last.
+  let said: Promise<unknown> = Promise.resolve()
+  const say = (report: NetReport): Promise<boolean> => {
+    const mine = said.then(() => sayNow(report))
+    said = mine
+    return mine
+  }
+  const sayNow = async (report: NetReport): Promise<boolean> => {
     try {
       await link.ask(netReport, report, { signal })
       return true

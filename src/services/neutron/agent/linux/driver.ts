@@ -13,7 +13,7 @@ import type { NetDriver } from '../driver.ts'
 import { metadataPlaces } from '../metadata/places.ts'
 import { type MetadataProxy, metadataProxy } from '../metadata/proxy.ts'
 import { dhcpNetns, routerNetns, tapName } from '../names.ts'
-import { reportOf } from '../report.ts'
+import { type PortStatus, reportOf } from '../report.ts'
 import { routerEnsure, routerRemove } from '../router/router.ts'
 import { bridgeEnsure, bridgesSweep } from './bridges.ts'
 import type { NetConfig } from './config.ts'
@@ -40,9 +40,12 @@ export function linuxNet(config: NetConfig): NetDriver {
   let inForce: NetDesired | null = null
   /** Taps that could not be plugged. A try changes the tap, which the monitor hears: without this, one try would cause the next. A pass tries again. */
   const refused = new Set<string>()
+  /** What ports have become since the last pass looked at them: newer than what that pass, which goes on for long, has to report. */
+  const since = new Map<string, PortStatus>()
 
   const wirePass = async (desired: NetDesired, errors: NetError[], thorough: boolean) => {
     refused.clear()
+    since.clear()
     // One look serves the whole pass: a tap that appears meanwhile is told by the monitor, and waits for the quick lock.
     const reading = securityRead(config)
     reading.catch(() => undefined)
@@ -113,7 +116,7 @@ export function linuxNet(config: NetConfig): NetDriver {
     await note(errors, 'host', null, async () =>
       quick(async () => bridgesSweep(desired.networks, config, await linkList(config.place ?? {}))),
     )
-    return reportOf(desired, statuses, errors)
+    return reportOf(desired, new Map([...statuses, ...since]), errors)
   }
 
   const sweepNamespaces = async (desired: NetDesired, namespaces: ReadonlySet<string>, errors: NetError[]) => {
@@ -156,6 +159,7 @@ export function linuxNet(config: NetConfig): NetDriver {
           refused.add(tapName(id))
           config.log?.warn({ port: id, error: message }, 'port not wired')
         }
+        for (const [id, status] of statuses) since.set(id, status)
         return [...statuses].map(([id, status]) => ({ id, status }))
       }),
     async watch(heard) {

@@ -113,3 +113,28 @@ test('one that fails keeps nobody else from being served; what stands in the way
   ])
   await assert.rejects(stat(stale), { code: 'ENOENT' })
 })
+
+test('a pass reports what a tap has become while it went on', { skip }, async t => {
+  const host = await testHost(t, 'late')
+  // Servers for several networks: the pass goes on for long after it looked at the taps.
+  const networks = Array.from({ length: 8 }, (_, i) => testNetwork([testSubnet(`10.0.${i}.0/24`)]))
+  const legs = networks.map((network, i) => testPort(network, [`10.0.${i}.2`], { deviceOwner: 'network:dhcp' }))
+  for (const [i, network] of networks.entries()) network.dhcp = { portId: legs[i]!.id } as typeof network.dhcp
+  const network = networks[0]!
+  const port = testPort(network, ['10.0.0.5'])
+  let ended = false
+  const applying = host.driver.apply(testDesired({ networks, ports: [port, ...legs] })).then(report => {
+    ended = true
+    return report
+  })
+  // The last of them is made: the look at the taps was before that.
+  for (let made = false; !made; ) {
+    const { code } = await run(['ip', 'link', 'show', bridgeName(networks.at(-1)!.id)], { netns: host.netns, codes: [0, 1] })
+    made = code === 0
+  }
+  await host.guest(port, network)
+  assert.deepEqual(await host.driver.wire([tapName(port.id)]), [{ id: port.id, status: 'ACTIVE' }])
+  assert.equal(ended, false, 'the pass goes on')
+  const report = await applying
+  assert.equal(report.ports.find(one => one.id === port.id)?.status, 'ACTIVE')
+})
