@@ -3,7 +3,7 @@
  * up (by itself, or by `nubo up` where nobody is left to start it), every create is ACTIVE or ERROR with its reason, every delete that was
  * accepted is done, nothing is under way any more, and `nubo audit` prints nothing. A guest from before the first kill runs through all of it.
  *
- *     conformance/kill-anything [--kills 10] [--seed N]
+ *     conformance/kill-anything [--kills 6] [--seed N]
  *
  * The seed is printed: the same one gives the same kinds, targets and waits (but not the same instants of the processor).
  */
@@ -18,7 +18,7 @@ import { links, processesWith } from './lib/leftovers.ts'
 import { randomOf } from './lib/random.ts'
 
 const { values } = parseArgs({
-  options: { kills: { type: 'string', default: '10' }, seed: { type: 'string' } },
+  options: { kills: { type: 'string', default: '6' }, seed: { type: 'string' } },
 })
 const KILLS = Number(values.kills)
 const seed = Number(values.seed ?? Date.now() % 2 ** 32)
