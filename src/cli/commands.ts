@@ -21,6 +21,7 @@ export const COMMANDS: Readonly<Record<string, { about?: string; load: () => Pro
   run: { about: 'start chosen roles of a cloud, with a configuration file', load: () => import('./run.ts') },
   image: { about: 'build the small guest image and say where it is', load: () => import('./image.ts') },
   'controller-process': { load: () => import('./controller-process.ts') },
+  bundle: { load: () => import('./bundle.ts') },
   bench: { about: 'measure the figures, beside their limits', load: () => import('./bench.ts') },
   test: { about: 'run all tests and checks of this source tree', load: () => import('./test.ts') },
   docs: { about: 'write the reference in docs/reference anew', load: () => import('./docs.ts') },

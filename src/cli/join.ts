@@ -4,8 +4,8 @@ import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { defaultDataDir, loadConfig, nuboSettings } from '#kit/config.ts'
 import { joinCloud } from '#kit/link/index.ts'
-import { sections } from '../roles/controlled.ts'
 import { planOf } from '../roles/roles.ts'
+import { SETTINGS } from '../roles/settings.ts'
 import { type JoinedHost, joinedRead, joinedWrite } from './instance/joined.ts'
 import { type Layout, layoutOf } from './instance/layout.ts'
 import { type Progress, runInstance } from './instance/serve.ts'
@@ -49,7 +49,7 @@ export async function run(argv: string[]): Promise<number> {
   const [url] = positionals
   const { token, name = hostname(), simulate } = values
   const layout = layoutOf(resolve(values.data ?? defaultDataDir()))
-  const config = loadConfig(layout.config, sections()).of(nuboSettings)
+  const config = loadConfig(layout.config, SETTINGS).of(nuboSettings)
   const known = joinedRead(layout)
   if (!(known?.simulated ?? simulate) && process.getuid?.() !== 0)
     throw new UsageError('a real host needs root. Without root, pretend: nubo join URL --token TOKEN --simulate')

@@ -2,8 +2,8 @@
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { defaultDataDir, loadConfig, nuboSettings } from '#kit/config.ts'
-import { sections } from '../roles/controlled.ts'
 import { planOf, ROLES } from '../roles/roles.ts'
+import { SETTINGS } from '../roles/settings.ts'
 import { joinedRead } from './instance/joined.ts'
 import { layoutOf } from './instance/layout.ts'
 import { addressOf, portEnsure } from './instance/port.ts'
@@ -51,7 +51,7 @@ export async function run(argv: string[]): Promise<number> {
     throw new UsageError(`there is no role ${unknown.join(', ')}; there are ${Object.keys(ROLES).join(', ')}`)
 
   const file = resolve(values.config)
-  const config = loadConfig(file, sections(), {}, { required: true }).of(nuboSettings)
+  const config = loadConfig(file, SETTINGS, {}, { required: true }).of(nuboSettings)
   const layout = { ...layoutOf(resolve(config.data ?? defaultDataDir())), config: file }
   const plan = planOf(roles)
   const controls = plan.api.length + plan.work.length > 0

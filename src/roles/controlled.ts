@@ -5,13 +5,15 @@
  */
 import { rmSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { type Config, loadConfig, type Settings } from '#kit/config.ts'
+import { type Config, loadConfig } from '#kit/config.ts'
 import { type Log, openLog } from '#kit/log.ts'
 import { authenticate, bootstrap, bootstrapPrepare, bootstrapped } from '#services/keystone/index.ts'
 import { neutronSettings, seedNetworks } from '#services/neutron/index.ts'
 import { seedFlavors } from '#services/nova/index.ts'
+import { CATALOG } from './catalog.ts'
 import { type Controller, startController } from './controller.ts'
-import { CATALOG, SERVICES } from './services.ts'
+import { SERVICES } from './services.ts'
+import { SETTINGS } from './settings.ts'
 
 /** What the parent tells. Plain data: it crosses a process boundary. */
 export interface ControlledOptions {
@@ -47,13 +49,10 @@ export interface ControlledOptions {
   logLevel?: string
 }
 
-/** All settings of the program. Networking's are read by host agents too, so they are there whatever is mounted. */
-export const sections = (): Settings[] => [...new Set([...SERVICES.flatMap(s => s.settings ?? []), neutronSettings])]
-
 /** The configuration of a controller: the operators' file, with the controller's own folder as its data folder. */
 export function controllerConfig(options: Pick<ControlledOptions, 'configFile' | 'folder' | 'objectDevices'>): Config {
   const { objectDevices: devices } = options
-  return loadConfig(options.configFile, sections(), {
+  return loadConfig(options.configFile, SETTINGS, {
     nubo: { data: options.folder },
     ...(devices?.length ? { swift: { devices, replicas: Math.min(3, devices.length) } } : {}),
   })

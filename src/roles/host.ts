@@ -15,9 +15,9 @@ import { memoryDriver, memoryWorld } from '#services/nova/agent/drivers/memory/i
 import { qemuDriver } from '#services/nova/agent/drivers/qemu/index.ts'
 import { linkImages, novaAgent } from '#services/nova/agent/link.ts'
 import { guestMetadata } from '#services/nova/agent/metadata.ts'
-import { sections } from './controlled.ts'
 import type { Controller } from './controller.ts'
 import type { MachineClaim } from './machine.ts'
+import { SETTINGS } from './settings.ts'
 
 /** What an agent does: run guests, or networks alone (a machine for routers and DHCP servers). Guests need networks beside them. */
 export type Duty = 'compute' | 'network'
@@ -42,7 +42,7 @@ type Closer = () => Promise<void>
 /** Starts this machine's agent. Returns what stops it; guests and networks run on. */
 export async function startHost(options: HostOptions): Promise<Closer> {
   const { name, folder, log, duties } = options
-  const config = loadConfig(options.configFile, sections())
+  const config = loadConfig(options.configFile, SETTINGS)
   const link = dial({ host: name, ...options.dial, log })
   const parts: Closer[] = []
   // Networks first: a guest's tap that appears is wired at once.

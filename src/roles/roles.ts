@@ -1,6 +1,6 @@
 /** What a process can be, by names as OpenStack gives them to its daemons, and what each mounts. `nubo run` starts any of them together. */
+import { CATALOG } from './catalog.ts'
 import type { Duty } from './host.ts'
-import { SERVICES } from './services.ts'
 
 /** What a process mounts. */
 export interface Plan {
@@ -17,7 +17,7 @@ export interface Role extends Plan {
   about: string
 }
 
-const ALL = SERVICES.map(service => service.name)
+const ALL = CATALOG.map(service => service.name)
 const role = (about: string, plan: Partial<Plan>): Role => ({ about, api: [], work: [], duties: [], ...plan })
 const service = (about: string, name: string): Role => role(about, { api: [name], work: [name] })
 

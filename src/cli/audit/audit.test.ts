@@ -6,8 +6,8 @@ import { type TestContext, test } from 'node:test'
 import { type Config, loadConfig } from '#kit/config.ts'
 import { type Db, sql } from '#kit/db/index.ts'
 import { testDb } from '#kit/db/test.ts'
-import { sections } from '../../roles/controlled.ts'
 import { SERVICES } from '../../roles/services.ts'
+import { SETTINGS } from '../../roles/settings.ts'
 import { look } from './look.ts'
 
 interface World {
@@ -25,7 +25,7 @@ async function world(t: TestContext): Promise<World> {
     t,
     SERVICES.map(s => ({ schema: s.name, migrations: [...s.migrations] })),
   )
-  const config = loadConfig(join(data, 'nubo.yaml'), sections(), { nubo: { data } })
+  const config = loadConfig(join(data, 'nubo.yaml'), SETTINGS, { nubo: { data } })
   return {
     db,
     config,

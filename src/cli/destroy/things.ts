@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { type Config, loadConfig } from '#kit/config.ts'
 import { openLog } from '#kit/log.ts'
 import { qemuWipe } from '#services/nova/agent/drivers/qemu/index.ts'
-import { sections } from '../../roles/controlled.ts'
 import { networkOf } from '../../roles/host.ts'
 import { machineForget, machineOwner } from '../../roles/machine.ts'
+import { SETTINGS } from '../../roles/settings.ts'
 import { type Layout, layoutOwn } from '../instance/layout.ts'
 
 /** Something to remove, as it is told: `netns qdhcp-…`. */
@@ -26,7 +26,7 @@ export interface Found {
 }
 
 const isRoot = (): boolean => process.getuid?.() === 0
-const configOf = (layout: Layout): Config => loadConfig(layout.config, sections())
+const configOf = (layout: Layout): Config => loadConfig(layout.config, SETTINGS)
 const netOf = (layout: Layout) => networkOf(configOf(layout), openLog({ level: 'error', readable: true }))
 
 /** Looks, and changes nothing. Throws ConfigError when the settings, which name the bridges, cannot be read. */

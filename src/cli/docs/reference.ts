@@ -3,8 +3,8 @@ import { configReference } from '#kit/config.ts'
 import type { Route } from '#kit/http/route.ts'
 import { policySample } from '#kit/policy/index.ts'
 import type { Service } from '#kit/service.ts'
-import { sections } from '../../roles/controlled.ts'
 import { SERVICES } from '../../roles/services.ts'
+import { SETTINGS } from '../../roles/settings.ts'
 import { COMMANDS, overview } from '../commands.ts'
 
 const MADE = 'Made by `./nubo docs`; `./nubo test` fails where it is stale.'
@@ -14,7 +14,7 @@ export async function reference(): Promise<Map<string, string>> {
   const files = new Map<string, string>()
   files.set('README.md', contents())
   files.set('commands.md', await commands())
-  files.set('configuration.md', `${configReference(sections())}\n${MADE}\n`)
+  files.set('configuration.md', `${configReference(SETTINGS)}\n${MADE}\n`)
   for (const service of SERVICES) {
     if (service.routes.length > 0) files.set(`api/${service.name}.md`, api(service))
     if (service.policies.length > 0) files.set(`policy/${service.name}.yaml`, policy(service))

@@ -1,7 +1,6 @@
 /** The controller's process, kept alive: started anew whenever it ends unasked. */
 import { type ChildProcess, fork } from 'node:child_process'
 import { closeSync } from 'node:fs'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { reason } from '#kit/fault.ts'
 import type { Log } from '#kit/log.ts'
@@ -23,14 +22,17 @@ export interface Handed {
 /** What the record's descriptor is in the controller's process: after the standard ones, the channel to us, and the lock. */
 const RECORD_FD = 5
 
-/** Starts the controller's process and starts it anew whenever it ends unasked. Rejects when it cannot start the first time. */
-export async function keepController(options: ControlledOptions, { lock, record }: Handed, log: Log): Promise<Kept> {
+/**
+ * Starts the controller's process and starts it anew whenever it ends unasked. It loads its code while `asked`, its options, are waited for (the
+ * database starts). Rejects when it cannot start the first time.
+ */
+export async function keepController(asked: Promise<ControlledOptions>, { lock, record }: Handed, log: Log): Promise<Kept> {
   let child: ChildProcess
   let ending = false
   let first = false
   let gone: Promise<void>
   const launch = async (): Promise<void> => {
-    const made = fork(join(import.meta.dirname, '../../main.ts'), ['controller-process'], {
+    const made = fork(process.argv[1]!, ['controller-process'], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', lock, ...(record === undefined ? [] : [record])],
       execArgv: process.execArgv,
     })
@@ -45,8 +47,14 @@ export async function keepController(options: ControlledOptions, { lock, record 
       made.once('exit', (code, signal) => reject(new Error(`the controller ended (${signal ?? `code ${code}`})`)))
       made.once('error', reject)
     })
-    made.send({ ...options, record: record === undefined ? undefined : RECORD_FD })
-    await ready
+    ready.catch(() => {}) // that it ended is told below, also while its options are waited for
+    try {
+      made.send({ ...(await asked), record: record === undefined ? undefined : RECORD_FD })
+      await ready
+    } catch (error) {
+      made.kill('SIGKILL')
+      throw error
+    }
     made.once('exit', (code, signal) => {
       if (ending) return
       log.error({ code, signal }, 'the controller ended; it is started again')

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { loadConfig, nuboSettings } from '#kit/config.ts'
 import { type Db, open } from '#kit/db/index.ts'
 import { startPostgres } from '#kit/db/postgres.ts'
-import { sections } from '../../roles/controlled.ts'
+import { SETTINGS } from '../../roles/settings.ts'
 import type { Layout } from './layout.ts'
 import { stateLast, stateRunning } from './state.ts'
 import { ownerLookUp } from './user.ts'
@@ -22,7 +22,7 @@ export interface Asked {
 /** Where the database of the instance that runs, or of the configuration, is; undefined when it is Nubo's own and nothing runs. */
 export function databaseUrlOf({ layout, url }: Asked): string | undefined {
   if (url !== undefined) return url
-  const configured = loadConfig(layout.config, sections()).of(nuboSettings).database_url
+  const configured = loadConfig(layout.config, SETTINGS).of(nuboSettings).database_url
   return stateRunning(layout)?.databaseUrl ?? configured
 }
 

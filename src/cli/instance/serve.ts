@@ -1,7 +1,6 @@
 /** The life of an instance's process, whatever it is made of: in front, or left behind by `--detach`. */
 import { spawn } from 'node:child_process'
 import { closeSync, existsSync, openSync, readFileSync, statfsSync } from 'node:fs'
-import { join } from 'node:path'
 import { reason } from '#kit/fault.ts'
 import { openLog, type RootLog } from '#kit/log.ts'
 import { dataEnsure, type Layout } from './layout.ts'
@@ -46,10 +45,9 @@ async function leaveBehind(service: Service, say: Progress): Promise<number> {
   const { layout, argv, command } = service
   folderMake(layout)
   const log = openSync(layout.log, 'a', 0o640)
-  const main = join(import.meta.dirname, '../../main.ts')
   const child = spawn(
     process.execPath,
-    [...process.execArgv, main, command, ...argv.filter(a => a !== '--detach'), '--detached'],
+    [...process.execArgv, process.argv[1]!, command, ...argv.filter(a => a !== '--detach'), '--detached'],
     { detached: true, stdio: ['ignore', log, log, 'ipc'] },
   )
   closeSync(log)

@@ -1,6 +1,7 @@
 /**
  * Runs an instance in this process until it is told to end. As root: PostgreSQL and a controller as an unprivileged user, the host agent in this
- * process, joined by a unix socket. Simulated: everything but PostgreSQL in this one process.
+ * process, joined by a unix socket. Simulated: everything but PostgreSQL in this one process. The code of a controller and of an agent is loaded
+ * where it is needed only, and while something else is waited for.
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, fchownSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -9,10 +10,10 @@ import { join } from 'node:path'
 import { loadConfig } from '#kit/config.ts'
 import { keepPostgres } from '#kit/db/postgres.ts'
 import type { Log, RootLog } from '#kit/log.ts'
-import { type ControlledOptions, sections, startControlled } from '../../roles/controlled.ts'
-import { startHost, startPretended, startSimulatedHosts } from '../../roles/host.ts'
+import type { ControlledOptions } from '../../roles/controlled.ts'
 import { machineClaim } from '../../roles/machine.ts'
 import type { Plan } from '../../roles/roles.ts'
+import { SETTINGS } from '../../roles/settings.ts'
 import { cloudsWrite, passwordsOf } from './clouds.ts'
 import { type Kept, keepController } from './controller.ts'
 import type { JoinedHost } from './joined.ts'
@@ -90,6 +91,7 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
   if (isHost || joined) layoutAgent(layout)
   const machine = isHost ? await machineClaim(layout.agent) : undefined
   if (machine) onClose(async () => machine.release())
+  const hostCode = isHost || o.simulated > 0 ? import('../../roles/host.ts') : undefined
   const state: State = {
     pid: process.pid,
     started: startOf(process.pid)!,
@@ -109,7 +111,8 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
   const way = joined ? joinedWay(layout, joined) : local
   if (way && joined && o.simulated > 0) {
     say(`starting the pretended host ${joined.host}`)
-    const config = loadConfig(layout.config, sections())
+    const config = loadConfig(layout.config, SETTINGS)
+    const { startPretended } = await hostCode!
     onClose(await startPretended({ name: way.name, dial: way.dial, config, log }))
   } else if (machine) {
     if (!way)
@@ -118,6 +121,7 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
       )
     say('starting the host agent')
     const { name, dial, overlay } = way
+    const { startHost } = await hostCode!
     const more = { duties: plan.duties, folder: layout.agent, configFile: layout.config, machine, log }
     onClose(await startHost({ name, dial, overlay: await overlay(), ...more }))
   }
@@ -152,15 +156,13 @@ async function startOwnController(
   const url = `${tls ? 'https' : 'http'}://${authority}`
   const publicUrl = o.publicUrl ?? url
   const address = `${tls ? 'wss' : 'ws'}://${authority}/agent`
-  const databaseUrl = o.databaseUrl ?? (await ownDatabase(o, log, say, onClose))
   const inProcess = Array.from({ length: o.simulated }, (_, i) => `host-${String(i + 1).padStart(4, '0')}`)
   const isHost = plan.duties.length > 0 && o.simulated === 0
   const local = isHost ? { socket: layout.socket, host: hostname(), secret: hostSecret(layout) } : undefined
-  const controlled: ControlledOptions = {
+  const controlled: Omit<ControlledOptions, 'databaseUrl'> = {
     name: o.own ? (local?.host ?? 'controller') : `${hostname()}-${o.at.port}`,
     configFile: layout.config,
     folder: layout.controller,
-    databaseUrl,
     objectDevices: o.objectDevices,
     api: plan.api,
     work: plan.work,
@@ -181,24 +183,33 @@ async function startOwnController(
   }
   // Before the controller starts: the passwords that it stores must not be lost if we die meanwhile.
   if (o.own || isNew) cloudsWrite(layout, passwords, `${publicUrl}/identity/v3`, o.region, tls?.ca)
-  say('starting the controller')
+  const database = o.databaseUrl === undefined ? ownDatabase(o, log, say, onClose) : Promise.resolve(o.databaseUrl)
+  const asked = database.then(databaseUrl => {
+    say('starting the controller')
+    return { ...controlled, databaseUrl }
+  })
   let kept: Kept | undefined
   let made: boolean
   if (o.owner && o.simulated === 0) {
     if (o.logFile !== undefined) fileFor(o.logFile, o.owner)
     const record = o.record === undefined ? undefined : fileFor(o.record, o.owner, true)
-    kept = await keepController(controlled, { lock: o.lock, record }, log)
+    kept = await keepController(asked, { lock: o.lock, record }, log)
     onClose(kept.stop)
     made = kept.made
   } else {
-    const controller = await startControlled({ ...controlled, user: undefined }, log)
+    const [options, { startControlled }, { startSimulatedHosts }] = await Promise.all([
+      asked,
+      import('../../roles/controlled.ts'),
+      import('../../roles/host.ts'),
+    ])
+    const controller = await startControlled({ ...options, user: undefined }, log)
     onClose(() => controller.close())
     onClose(await startSimulatedHosts(controller, inProcess, log))
     made = controller.made
   }
   // A cloud that was there has passwords that are not known here.
   if (!o.own && isNew && !made) rmSync(layout.clouds)
-  return { url, databaseUrl, kept, local: local && localWay(local, address, { loopback, host: o.at.host, ca }) }
+  return { url, databaseUrl: await database, kept, local: local && localWay(local, address, { loopback, host: o.at.host, ca }) }
 }
 
 async function ownDatabase(

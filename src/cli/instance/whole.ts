@@ -3,8 +3,8 @@ import { existsSync, readFileSync } from 'node:fs'
 import { loadConfig, nuboSettings } from '#kit/config.ts'
 import { reason } from '#kit/fault.ts'
 import type { RootLog } from '#kit/log.ts'
-import { sections } from '../../roles/controlled.ts'
 import { planOf } from '../../roles/roles.ts'
+import { SETTINGS } from '../../roles/settings.ts'
 import { installPrograms } from '../packages.ts'
 import { passwordsOf } from './clouds.ts'
 import { firstImages } from './images.ts'
@@ -28,7 +28,7 @@ export type Whole = Pick<Service, 'logLevel' | 'logFile' | 'begin'>
 
 /** Reads the configuration, in which the command line has the last word. Throws Error that names what is wrong in it. */
 export function wholeCloud({ layout, listen, simulated, record, databaseUrl, objectDevices }: WholeAsked): Whole {
-  const config = loadConfig(layout.config, sections(), {
+  const config = loadConfig(layout.config, SETTINGS, {
     nubo: { data: layout.data, listen, database_url: databaseUrl },
   }).of(nuboSettings)
   const options: Omit<UpOptions, 'owner' | 'lock' | 'logFile'> = {

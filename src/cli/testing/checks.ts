@@ -1,4 +1,4 @@
-/** Checks of the source as a whole: lint, types, the import line, what nothing uses, stale reference. Each is one test. */
+/** Checks of the source as a whole: lint, types, the import line, what nothing uses, stale reference, whether all of it can be bundled. Each is one test. */
 import { join } from 'node:path'
 import { RunError, run } from '#host/run.ts'
 import { type Job, single } from './job.ts'
@@ -9,6 +9,7 @@ const CHECKS: Record<string, string[]> = {
   types: ['tsc', '-p', '.'],
   unused: ['knip', '--no-progress', '--include', 'files,dependencies,unlisted,unresolved'],
   docs: ['src/main.ts', 'docs', '--check'],
+  bundle: ['src/main.ts', 'bundle'],
   layers: ['depcruise', '--config', '.dependency-cruiser.cjs', 'src'],
 }
 

@@ -1,0 +1,21 @@
+/** What stands apart from the services, so that it can be read without their code, says the same as they do. */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { CATALOG } from './catalog.ts'
+import { SERVICES } from './services.ts'
+import { SETTINGS } from './settings.ts'
+
+test('the catalog has every service, in their order', () => {
+  assert.deepEqual(
+    CATALOG.map(({ name, type }) => ({ name, type })),
+    SERVICES.map(({ name, type }) => ({ name, type })),
+  )
+})
+
+test('all settings are those of every service', () => {
+  assert.deepEqual(
+    SETTINGS.map(section => section.name),
+    SERVICES.map(service => service.settings!.name),
+  )
+  for (const { settings } of SERVICES) assert.ok(SETTINGS.includes(settings!))
+})
