@@ -15,6 +15,8 @@ export interface Link {
   master: string | null
   /** Kernel's kind: bridge, veth, vxlan, tun, vlan, …; null for a physical one. */
   kind: string | null
+  /** What its packets wait in on their way out. */
+  qdisc: string | null
   /** Facts of its kind as iproute2 names them (info_data), and as a port of its master (info_slave_data). */
   data: Record<string, unknown>
   portData: Record<string, unknown>
@@ -73,6 +75,7 @@ export function parseLinks(output: string): Link[] {
       up: (row.flags as string[]).includes('UP'),
       master: text(row.master),
       kind: text(info.info_kind),
+      qdisc: text(row.qdisc),
       data: (info.info_data ?? {}) as Json,
       portData: (info.info_slave_data ?? {}) as Json,
       parent: text(row.link),
@@ -152,14 +155,14 @@ export async function forwardingList(place: RunPlace, device: string): Promise<F
   return parseForwarding(stdout)
 }
 
-/** One line of a batch: a command without its leading `ip` (or `bridge`). Words have no spaces: names, numbers, addresses. */
+/** One line of a batch: a command without its leading `ip` (`bridge`, `tc`). Words have no spaces: names, numbers, addresses. */
 export type Line = readonly (string | number)[]
 
 /**
- * Runs lines through `ip -batch -` (or `bridge -batch -`), stopping at the first that fails.
+ * Runs lines through `ip -batch -` (or `bridge`, or `tc`), stopping at the first that fails.
  * @throws RunError, whose message names the failing command.
  */
-export async function batch(place: RunPlace, lines: readonly Line[], tool: 'ip' | 'bridge' = 'ip'): Promise<void> {
+export async function batch(place: RunPlace, lines: readonly Line[], tool: 'ip' | 'bridge' | 'tc' = 'ip'): Promise<void> {
   if (lines.length === 0) return
   for (const line of lines) for (const word of line) checkWord(word)
   const input = lines.map(line => line.join(' ')).join('\n')

@@ -102,6 +102,23 @@ export interface DesiredPort {
   adminStateUp: boolean
   /** Carried by another guest's port under this VLAN tag; null (or absent): it has a tap of its own. */
   subport?: { parentId: string; tag: number } | null
+  /** Limits and marks of a guest's traffic; null (or absent): none. */
+  qos?: DesiredQos | null
+}
+
+/** As the guest sees it: egress is what it sends. */
+export interface DesiredQos {
+  egress: DesiredLimits
+  ingress: DesiredLimits
+  /** The DSCP that what it sends is marked with. */
+  dscp: number | null
+}
+
+export interface DesiredLimits {
+  /** kbit/s, and how many kbit may go at once. */
+  bandwidth: { kbps: number; burst: number } | null
+  /** Packets per second, and how many may go at once. */
+  packets: { rate: number; burst: number } | null
 }
 
 export interface DesiredSecurityGroup {

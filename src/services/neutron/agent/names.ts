@@ -6,6 +6,8 @@ const short = (id: string) => id.slice(0, 11)
 
 /** The guest's tap, and the host's end of the pair to a DHCP server or router. */
 export const tapName = (portId: string): string => `tap${short(portId)}`
+/** The link that a guest's packets wait in, where what it sends is limited. */
+export const limitLink = (tap: string): string => `ifb${tap.slice(3)}`
 /** The bridge of a network. */
 export const bridgeName = (networkId: string): string => `brq${short(networkId)}`
 export const vxlanName = (vni: number): string => `vxlan-${vni}`
@@ -16,6 +18,7 @@ export const routerLink = (portId: string): string => `qr-${short(portId)}`
 export const gatewayLink = (portId: string): string => `qg-${short(portId)}`
 
 export const TAP = /^tap[0-9a-f]{8}-[0-9a-f]{2}$/
+export const LIMIT = /^ifb[0-9a-f]{8}-[0-9a-f]{2}$/
 export const BRIDGE = /^brq[0-9a-f]{8}-[0-9a-f]{2}$/
 export const VXLAN = /^vxlan-\d+$/
 

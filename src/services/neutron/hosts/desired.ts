@@ -4,6 +4,7 @@
  */
 import { type Query, type RawBuilder, sql } from '#kit/db/index.ts'
 import type { Env } from '#kit/service.ts'
+import { type QosRuleRow, qosOf } from '../qos/desired.ts'
 import { protocolNumber } from '../securitygroups/check.ts'
 import { neutronSettings } from '../settings.ts'
 import type { DhcpOption } from '../tables.ts'
@@ -64,7 +65,7 @@ async function one<T>(db: Query, query: RawBuilder<unknown>): Promise<T> {
 
 /** Ports bound to the host, but for the legs of routers that are switched off. */
 async function portsOn(db: Query, host: string): Promise<DesiredPort[]> {
-  const { rows } = await sql<DesiredPort>`
+  const { rows } = await sql<Omit<DesiredPort, 'qos'> & { rules: QosRuleRow[] | null }>`
     select p.id, p.network_id as "networkId", p.mac_address as mac, p.port_security_enabled as "portSecurity",
       p.device_owner as "deviceOwner", p.device_id as "deviceId", (p.admin_state_up and n.admin_state_up) as "adminStateUp",
       coalesce((select jsonb_agg(jsonb_build_object('subnetId', a.subnet_id, 'ip', host(a.ip)) order by a.place)
@@ -73,12 +74,14 @@ async function portsOn(db: Query, host: string): Promise<DesiredPort[]> {
         from jsonb_array_elements(p.allowed_address_pairs) x (pair)), '[]') as "allowedPairs",
       array(select g.security_group_id from neutron.port_security_groups g where g.port_id = p.id order by 1) as "securityGroups",
       (select jsonb_build_object('parentId', t.port_id, 'tag', s.segmentation_id) from neutron.subports s
-        join neutron.trunks t on t.id = s.trunk_id where s.port_id = p.id) as subport
+        join neutron.trunks t on t.id = s.trunk_id where s.port_id = p.id) as subport,
+      (select jsonb_agg(jsonb_build_object('type', q.type, 'direction', q.direction, 'params', q.params)) from neutron.qos_rules q
+        where q.policy_id = coalesce(p.qos_policy_id, n.qos_policy_id) and p.device_owner not like 'network:%') as rules
     from neutron.ports p join neutron.networks n on n.id = p.network_id
     where p.host = ${host} and not (p.device_owner like 'network:router%' and exists (
       select from neutron.routers r where r.id = p.device_id and not r.admin_state_up))
     order by p.id`.execute(db)
-  return rows
+  return rows.map(({ rules, ...port }) => ({ ...port, qos: rules && qosOf(rules) }))
 }
 
 type NetworkRow = Omit<DesiredNetwork, 'peers' | 'dhcp'> & { domain: string }

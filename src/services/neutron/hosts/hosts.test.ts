@@ -187,3 +187,46 @@ test('an address out in the world reaches its port', async t => {
     (await call(`GET /networking/v2.0/floatingips/${id}`, { as: MEMBER })).body.floatingip.status === 'ACTIVE' ? true : undefined,
   )
 })
+
+test('a port follows its own policy, else its network’s; servers of the network’s own follow none', async t => {
+  const { cloud } = await cloudOf(t, ['h1'])
+  const { call, env, db } = cloud
+  const N = '/networking/v2.0'
+  const made = async (path: string, name: string, given: object) => {
+    const { status, body } = await call(`POST ${N}/${path}`, { body: { [name]: given } })
+    assert.equal(status, 201, JSON.stringify(body))
+    return body[name].id as string
+  }
+  const [slow, marked] = [
+    await made('qos/policies', 'policy', { name: 's' }),
+    await made('qos/policies', 'policy', { name: 'm' }),
+  ]
+  await made(`qos/policies/${slow}/bandwidth_limit_rules`, 'bandwidth_limit_rule', { max_kbps: 1000 })
+  const other = { max_kbps: 2000, max_burst_kbps: 50, direction: 'ingress' }
+  await made(`qos/policies/${slow}/bandwidth_limit_rules`, 'bandwidth_limit_rule', other)
+  await made(`qos/policies/${slow}/packet_rate_limit_rules`, 'packet_rate_limit_rule', { max_kpps: 3 })
+  await made(`qos/policies/${marked}/dscp_marking_rules`, 'dscp_marking_rule', { dscp_mark: 46 })
+  const networkId = await networkNamed(cloud, 'private')
+  const { id } = await db.tx(async tx => {
+    const port = await portCreate(env, tx, { projectId: 'p1', networkId })
+    await portBind(env, tx, port.id, { host: 'h1', deviceId: 's1', deviceOwner: 'compute:nova' })
+    return port
+  })
+  const qos = async () => (await desiredOf(env, 'h1')).ports.map(port => [port.deviceOwner, port.qos])
+  const told = async (path: string, name: string, policy: string | null) => {
+    assert.equal((await call(`PUT ${N}/${path}`, { body: { [name]: { qos_policy_id: policy } } })).status, 200)
+    const all = await qos()
+    for (const [owner, policy] of all) if (String(owner).startsWith('network:')) assert.equal(policy, null)
+    return all.find(([owner]) => owner === 'compute:nova')![1]
+  }
+  const none = { bandwidth: null, packets: null }
+  const limited = {
+    egress: { bandwidth: { kbps: 1000, burst: 800 }, packets: { rate: 3000, burst: 2400 } },
+    ingress: { bandwidth: { kbps: 2000, burst: 50 }, packets: null },
+    dscp: null,
+  }
+  assert.deepEqual(await told(`networks/${networkId}`, 'network', slow), limited)
+  assert.deepEqual(await told(`ports/${id}`, 'port', marked), { egress: none, ingress: none, dscp: 46 })
+  assert.deepEqual(await told(`ports/${id}`, 'port', null), limited)
+  assert.equal(await told(`networks/${networkId}`, 'network', null), null)
+})

@@ -1,8 +1,9 @@
 // Kinds of QoS rules: what each says.
 import { type Attribute, int, oneOf } from '../api/attributes.ts'
 
-const INT = 2147483647
-const DSCP = [0, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 46, 48, 56]
+export const INT = 2147483647
+/** The marks that a rule may set: RFC 2474's class selectors and those of RFC 2597 and 3246. */
+export const DSCP = [0, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 36, 38, 40, 46, 48, 56]
 const WAYS = ['egress', 'ingress']
 
 export interface Kind {

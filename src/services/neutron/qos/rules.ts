@@ -8,7 +8,7 @@ import { PARENT_OWNER } from '../api/authorize.ts'
 import { readRoutes, rowById } from '../api/read.ts'
 import { type Changing, type Making, type Resource, type Row, resource } from '../api/resource.ts'
 import { touch, writeRoutes } from '../api/write.ts'
-import { KINDS, type Kind } from './kinds.ts'
+import { DSCP, INT, KINDS, type Kind } from './kinds.ts'
 import { policies, policyChanged } from './policies.ts'
 
 const ruleGone = (id: string, policy = '') =>
@@ -120,21 +120,21 @@ const aliases = KINDS.filter(kind =>
 const named = (call: Call, type: string): boolean => !call.search.has('type') || call.search.getAll('type').includes(type)
 
 /** What this cloud's hosts enforce. */
-const ENFORCED: readonly string[] = []
+const ENFORCED: readonly string[] = ['bandwidth_limit', 'packet_rate_limit', 'dscp_marking']
+
+function parameterView(kind: Kind, name: string) {
+  const choices = name === 'direction' ? kind.ways : name === 'dscp_mark' ? DSCP : null
+  return {
+    parameter_name: name,
+    parameter_type: choices ? 'choices' : 'range',
+    parameter_values: choices ?? { start: 0, end: INT },
+  }
+}
 
 const typeView = (kind: Kind) => ({
   type: kind.type,
   drivers: ENFORCED.includes(kind.type)
-    ? [
-        {
-          name: 'linuxbridge',
-          supported_parameters: Object.keys(kind.attributes).map(parameter_name => ({
-            parameter_name,
-            parameter_type: parameter_name === 'direction' ? 'choices' : 'range',
-            parameter_values: parameter_name === 'direction' ? kind.ways : { start: 0, end: 2147483647 },
-          })),
-        },
-      ]
+    ? [{ name: 'linuxbridge', supported_parameters: Object.keys(kind.attributes).map(name => parameterView(kind, name)) }]
     : [],
 })
 

@@ -12,12 +12,13 @@ import { dhcpEnsure, dhcpRemove } from '../dhcp/server.ts'
 import type { NetDriver } from '../driver.ts'
 import { metadataPlaces } from '../metadata/places.ts'
 import { type MetadataProxy, metadataProxy } from '../metadata/proxy.ts'
-import { dhcpNetns, routerNetns, tapName } from '../names.ts'
+import { dhcpNetns, limitLink, routerNetns, tapName } from '../names.ts'
 import { type PortStatus, reportOf } from '../report.ts'
 import { routerEnsure, routerRemove } from '../router/router.ts'
 import { bridgeEnsure, bridgesSweep } from './bridges.ts'
 import type { NetConfig } from './config.ts'
 import { destroyAll, inventoryOf, namespaceIds } from './inventory.ts'
+import { limitsEnsure } from './limits.ts'
 import { isGuest, tapsPlug, tapsUnplug } from './ports.ts'
 import { probeNet } from './probe.ts'
 import { securityEnsure, securityRead } from './security.ts'
@@ -71,6 +72,9 @@ export function linuxNet(config: NetConfig): NetDriver {
     const failed = new Set(errors.filter(error => error.kind === 'network').map(error => error.id))
     const guests = desired.ports.filter(port => isGuest(port))
     const ready = filtered ? guests.filter(port => !failed.has(port.networkId)) : []
+    await note(errors, 'host', null, async () => {
+      for (const [id, message] of await limitsEnsure(guests, config, links)) errors.push({ kind: 'port', id, message })
+    })
     const plugged = await tapsPlug(ready, desired, config, links)
     for (const [id, message] of plugged.errors) {
       refused.add(tapName(id))
@@ -152,9 +156,13 @@ export function linuxNet(config: NetConfig): NetDriver {
         }
         const wanted = (desired?.ports ?? []).filter(port => isGuest(port) && told.has(tapName(port.id)))
         if (!desired || wanted.length === 0) return []
-        const found = await Promise.all(wanted.map(port => linkFetch(config.place ?? {}, tapName(port.id))))
+        const names = wanted.map(port => tapName(port.id))
+        const limited = wanted.filter(port => port.qos?.egress.bandwidth).map(port => limitLink(tapName(port.id)))
+        const found = await Promise.all([...names, ...limited].map(name => linkFetch(config.place ?? {}, name)))
         const links = new Map(found.flatMap(link => (link ? [[link.name, link] as const] : [])))
+        const unlimited = await limitsEnsure(wanted, config, links)
         const { statuses, errors } = await tapsPlug(wanted, desired, config, links)
+        for (const [id, message] of unlimited) config.log?.warn({ port: id, error: message }, 'port not limited')
         for (const [id, message] of errors) {
           refused.add(tapName(id))
           config.log?.warn({ port: id, error: message }, 'port not wired')

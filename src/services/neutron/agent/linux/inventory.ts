@@ -6,11 +6,12 @@ import { nftDelete, nftRead } from '#host/net/nft.ts'
 import type { NetThing } from '../../verbs.ts'
 import type { NetDesired } from '../desired.ts'
 import { dhcpRemove } from '../dhcp/server.ts'
-import { BRIDGE, bridgeName, dhcpNetns, routerNetns, TABLE, TAP, tapName } from '../names.ts'
+import { BRIDGE, bridgeName, dhcpNetns, LIMIT, limitLink, routerNetns, TABLE, TAP, tapName } from '../names.ts'
 import { routerRemove } from '../router/router.ts'
 import { isOurBridge, isOurTunnel, wantedLinks } from './bridges.ts'
 import type { NetConfig } from './config.ts'
 import { readText } from './daemon.ts'
+import { limitsEnsure } from './limits.ts'
 
 const UUID = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}'
 
@@ -27,7 +28,7 @@ function isOurLink(link: Link, config: NetConfig): boolean {
   if (link.kind === 'bridge') return isOurBridge(link.name, config)
   if (link.kind === 'vxlan') return isOurTunnel(link, config)
   if (link.kind === 'vlan') return link.master !== null && BRIDGE.test(link.master)
-  return TAP.test(link.name)
+  return TAP.test(link.name) || LIMIT.test(link.name)
 }
 
 /** Everything of ours on the host; `desired` (null: nothing) says what is wanted. */
@@ -36,12 +37,13 @@ export async function inventoryOf(config: NetConfig, desired: NetDesired | null)
   const things: NetThing[] = []
   const { bridges, tunnels } = wantedLinks(desired?.networks ?? [], config)
   const taps = new Set((desired?.ports ?? []).map(port => tapName(port.id)))
+  for (const port of desired?.ports ?? []) if (port.qos?.egress.bandwidth) taps.add(limitLink(tapName(port.id)))
   const ids = new Map((desired?.networks ?? []).map(network => [bridgeName(network.id), network.id]))
   for (const link of (await linkList(place)).values()) {
     if (!isOurLink(link, config)) continue
     const tagged = link.kind === 'vlan' && link.master !== null && bridges.has(link.master)
     const wanted = bridges.has(link.name) || tunnels.has(link.name) || taps.has(link.name) || tagged
-    const id = ids.get(link.name) ?? (/^(tap|brq)/.test(link.name) ? link.name.slice(3) : null)
+    const id = ids.get(link.name) ?? (/^(tap|brq|ifb)/.test(link.name) ? link.name.slice(3) : null)
     things.push({ kind: link.kind === 'bridge' ? 'bridge' : 'link', name: link.name, id, wanted })
   }
   const prefix = config.prefix ?? ''
@@ -89,8 +91,10 @@ export async function destroyAll(config: NetConfig): Promise<NetThing[]> {
         ['link', 'set', link.name, 'nomaster'],
         ['link', 'set', link.name, 'down'],
       ]),
-    ...links.filter(link => !TAP.test(link.name)).map(link => ['link', 'del', link.name]),
+    ...links.filter(link => !TAP.test(link.name) && !LIMIT.test(link.name)).map(link => ['link', 'del', link.name]),
   ])
+  const unlimited = await limitsEnsure([], config, await linkList(place))
+  if (unlimited.size > 0) throw new Error([...unlimited.values()].join('; '))
   await nftDelete(place, 'bridge', TABLE)
   await nftDelete(place, 'inet', TABLE)
   for (const kind of ['dhcp', 'router']) await rm(`${config.stateDir}/${kind}`, { recursive: true, force: true })

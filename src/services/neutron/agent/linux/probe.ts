@@ -12,6 +12,13 @@ const TRIALS: Record<string, string[]> = {
   veth: ['ip', 'link', 'add', 'pv0', 'type', 'veth', 'peer', 'name', 'pv1'],
   vxlan: ['ip', 'link', 'add', 'pvx', 'type', 'vxlan', 'id', '1', 'dstport', '4789', 'local', '127.0.0.1', 'nolearning'],
   vlan: ['ip', 'link', 'add', 'link', 'pv0', 'name', 'pv0.7', 'type', 'vlan', 'id', '7'],
+  tbf: ['tc', 'qdisc', 'add', 'dev', 'pv0', 'root', 'tbf', 'rate', '1mbit', 'burst', '10kb', 'latency', '50ms'],
+  ifb: ['ip', 'link', 'add', 'pifb', 'type', 'ifb'],
+  'tc-ingress': ['tc', 'qdisc', 'add', 'dev', 'pv0', 'handle', 'ffff:', 'ingress'],
+  'tc-redirect': [
+    ...['tc', 'filter', 'add', 'dev', 'pv0', 'parent', 'ffff:', 'protocol', 'all', 'prio', '1', 'u32', 'match', 'u32', '0', '0'],
+    ...['action', 'mirred', 'egress', 'redirect', 'dev', 'pifb'],
+  ],
   tun: ['ip', 'tuntap', 'add', 'dev', 'ptap', 'mode', 'tap'],
   nftables: ['nft', 'add', 'table', 'inet', 'probe'],
   'nftables-bridge': ['nft', 'add', 'table', 'bridge', 'probe'],
@@ -60,9 +67,14 @@ export async function probeNet(config: NetConfig): Promise<NetFacts> {
   }
   if (facts.tools.ip === null || facts.tools.nsenter === null) return facts
   // Modules that nothing else would load; a kernel that has them built in, or lacks them, says so below.
-  await run(['modprobe', '-a', 'br_netfilter', 'nf_conntrack', 'tun', 'vxlan', '8021q'], { codes: [0, 1, 255] }).catch(
-    (error: RunError) => config.log?.debug({ err: error }, 'no modprobe'),
-  )
+  for (const argv of [
+    ['-a', 'br_netfilter', 'nf_conntrack', 'tun', 'vxlan', '8021q'],
+    ['ifb', 'numifbs=0'],
+  ]) {
+    await run(['modprobe', ...argv], { codes: [0, 1, 255] }).catch((error: RunError) =>
+      config.log?.debug({ err: error }, 'no modprobe'),
+    )
+  }
   facts.problems.push(...(await droppingForward(config)))
   const netns = `${config.prefix ?? ''}nubo-probe-${process.pid}`
   try {

@@ -21,6 +21,7 @@ import type { NftActual, NftChain, NftSet, NftTable } from '#host/net/nft.ts'
 import { chainDigest, widest } from '#host/net/nft.ts'
 import type { DesiredPort, DesiredRule, NetDesired } from '../desired.ts'
 import { bridgeName, hasOwnBridge, TABLE, tapName } from '../names.ts'
+import { qosInto } from './qos.ts'
 import { alwaysText, ruleText, type SplitSet, setName, splitSet } from './rules.ts'
 
 const SOURCE = 0x4e010000
@@ -54,7 +55,9 @@ export function securityTables(
     actual.inet?.sets.get('zones'),
     0,
   )
-  return { bridge: bridgeTable(secured, numbers), inet: inetTable(desired, secured, numbers, zones, around) }
+  const bridge = bridgeTable(secured, numbers)
+  qosInto(bridge, desired.ports)
+  return { bridge, inet: inetTable(desired, secured, numbers, zones, around) }
 }
 
 /** Gives each name a number from 1 up, keeping what is there. */
@@ -149,7 +152,7 @@ function bridgeTable(secured: DesiredPort[], numbers: ReadonlyMap<string, number
       guarded,
     }),
   )
-  return { family: 'bridge', name: TABLE, sets, chains: BRIDGE_CHAINS }
+  return { family: 'bridge', name: TABLE, sets, chains: new Map(BRIDGE_CHAINS) }
 }
 
 const known = (field: string, sets: string[]) => sets.map(name => `${field} @${name} accept`)
