@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import { test } from 'node:test'
+import { signerOf } from './credentials/signer.ts'
 import { type Answer, identityCloud } from './testing/cloud.ts'
 
 const first = (list: { id: string }[]): string => list[0]!.id
@@ -80,6 +81,12 @@ test('S3 requests and OAuth 2.0 clients', async t => {
   }
   assert.equal((await s3(secret)).body.token.project.id, cloud.adminProjectId)
   assert.equal((await s3('guess')).status, 401)
+  const signer = await signerOf(cloud.env, access)
+  assert.deepEqual([signer?.secret, signer?.who.projectId, signer?.who.userId], [secret, cloud.adminProjectId, me])
+  assert.deepEqual((await signerOf(cloud.env, access))?.who.roles, signer?.who.roles)
+  assert.equal(await signerOf(cloud.env, 'guess'), null)
+  await call(`DELETE /users/${me}/credentials/OS-EC2/${access}`, { token })
+  assert.equal(await signerOf(cloud.env, access), null)
   const { application_credential: made2 } = (
     await call(`POST /users/${me}/application_credentials`, { token, body: { application_credential: { name: 'client' } } })
   ).body

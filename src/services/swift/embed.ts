@@ -5,7 +5,7 @@ import { basename, join, resolve } from 'node:path'
 import type { Who as KitWho } from '#kit/context.ts'
 import { reason } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
-import { authenticate } from '#services/keystone/index.ts'
+import { authenticate, signerOf } from '#services/keystone/index.ts'
 import { swiftSettings } from './config.ts'
 import { failedWith } from './disk/layout.ts'
 import type { Who } from './http/message.ts'
@@ -46,6 +46,10 @@ export async function start(env: Env): Promise<() => Promise<void>> {
       prefixes: ['AUTH_', 'SERVICE_'],
       keystone: {
         authenticate: async token => whoOf(await valid(check, token)),
+        async ec2(access) {
+          const signer = await signerOf(env, access)
+          return signer && { secret: signer.secret, who: whoOf(signer.who) }
+        },
         operatorRoles: options.operator_roles,
         resellerRoles: options.reseller_roles,
         serviceRoles: options.service_roles,
@@ -141,8 +145,11 @@ async function valid(check: ReturnType<typeof authenticate>, token: string): Pro
   }
 }
 
-const whoOf = (who: KitWho | null): Who | null =>
-  who && {
+function whoOf(who: KitWho): Who
+function whoOf(who: KitWho | null): Who | null
+function whoOf(who: KitWho | null): Who | null {
+  if (!who) return null
+  return {
     userId: who.userId,
     userName: who.userName ?? who.userId,
     userDomainId: who.userDomainId ?? undefined,
@@ -153,3 +160,4 @@ const whoOf = (who: KitWho | null): Who | null =>
     projectDomainName: who.projectDomainName,
     roles: [...who.roles],
   }
+}

@@ -1,19 +1,17 @@
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 import { badRequest, notFound, unauthorized } from '#kit/fault.ts'
-import { type Call, type Route, route } from '#kit/http/route.ts'
+import { type Route, route } from '#kit/http/route.ts'
 import { Object as ObjectSchema } from '#kit/http/schema.ts'
-import { issue, type Proof } from '../auth/authenticate.ts'
+import { issue } from '../auth/authenticate.ts'
 import { identityOf } from '../identity.ts'
 import { tokenView } from '../tokens/token.ts'
-import { trustForAuth } from '../trusts/store.ts'
 import { ec2Find } from './credentials.ts'
+import { ec2Proof, mismatch } from './signer.ts'
 
 // A service that got a request signed with an EC2 secret asks us who that is. It passes the parts that were signed; we sign them
 // again with the stored secret. `s3tokens` passes the text that was signed, ready made.
 
 type Parts = Record<string, unknown>
-
-const mismatch = () => unauthorized('EC2 signature not supplied or invalid.')
 
 const hmac = (algorithm: string, key: string | Buffer, data: string | Buffer): Buffer =>
   createHmac(algorithm, key).update(data).digest()
@@ -123,27 +121,6 @@ function timeCheck(parts: Parts, minutes: number): void {
   if (Number.isNaN(at) || Date.now() > at + minutes * 60_000) throw unauthorized('Credential is expired')
 }
 
-async function proofOf(
-  call: Call,
-  found: NonNullable<Awaited<ReturnType<typeof ec2Find>>>,
-): Promise<{ proof: Proof; trustId?: string }> {
-  const { blob, userId, projectId } = found
-  const proof: Proof = { userId, methods: ['ec2credential'], projectId: projectId! }
-  if (typeof blob.trust_id === 'string') {
-    const trust = await call.db
-      .selectFrom('keystone.trusts')
-      .select('trustee_user_id')
-      .where('id', '=', blob.trust_id)
-      .executeTakeFirst()
-    if (!trust) throw mismatch()
-    await trustForAuth(call.db, blob.trust_id, trust.trustee_user_id)
-    return { proof: { ...proof, userId: trust.trustee_user_id }, trustId: blob.trust_id }
-  }
-  if (typeof blob.app_cred_id === 'string') proof.appCredId = blob.app_cred_id
-  if (typeof blob.access_token_id === 'string') proof.accessTokenId = blob.access_token_id
-  return { proof }
-}
-
 const signedRoute = (path: string, rule: string, expected: (parts: Parts, secret: string) => string | null): Route =>
   route({
     method: 'POST',
@@ -161,8 +138,8 @@ const signedRoute = (path: string, rule: string, expected: (parts: Parts, secret
       const wanted = expected(parts, String(found.blob.secret))
       if (wanted === null || !same(wanted, parts.signature)) throw mismatch()
       timeCheck(parts, identityOf(call.env).settings.credential.auth_ttl)
-      const { proof, trustId } = await proofOf(call, found)
-      const { token, id } = await issue(call.env, proof, trustId === undefined ? { projectId: found.projectId! } : { trustId })
+      const { proof, scope } = await ec2Proof(call.db, found)
+      const { token, id } = await issue(call.env, proof, scope)
       if (path === '/ec2tokens') call.reply.headers['X-Subject-Token'] = id
       return { token: await tokenView(call.env, token, true) }
     },

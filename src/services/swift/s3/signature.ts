@@ -1,6 +1,6 @@
 /** Who signed an S3 request: signatures of version 4 (headers, URL, chunks) and version 2 (headers, URL). */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
-import { type Req, refuse, Stop, text } from '../http/message.ts'
+import { type Req, refuse, Stop, text, unquote } from '../http/message.ts'
 import { S3Error } from './errors.ts'
 
 export interface Signed {
@@ -28,8 +28,10 @@ const encode = (value: string, keepSlash = false): string => {
   return keepSlash ? out.replaceAll('%2F', '/') : out
 }
 
-function same(a: string, b: string): void {
-  if (a.length !== b.length || !timingSafeEqual(Buffer.from(a), Buffer.from(b))) throw new S3Error('SignatureDoesNotMatch')
+const equal = (a: string, b: string): boolean => a.length === b.length && timingSafeEqual(Buffer.from(a), Buffer.from(b))
+
+function same(own: string[], given: string): void {
+  if (!own.some(one => equal(one, given))) throw new S3Error('SignatureDoesNotMatch')
 }
 
 function checkClock(time: Date, window: number): void {
@@ -40,17 +42,21 @@ function checkClock(time: Date, window: number): void {
 const isoTime = (value: string): Date =>
   new Date(value.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/, '$1-$2-$3T$4:$5:$6Z'))
 
-/** The signature of a request; null when it has none. `path`: as it was sent, percent-encoded. */
-export function signedBy(req: Req, path: string, clock: number): Signed | null {
+/**
+ * The signature of a request; null when it has none. `paths`: what may have been signed, percent-encoded as it was sent. `bucket`: the one
+ * that the host names, which version 2 signs as the beginning of the path.
+ */
+export function signedBy(req: Req, paths: string[], bucket: string | null, clock: number): Signed | null {
+  const whole = bucket === null ? paths : paths.map(path => `/${bucket}${path}`)
   const { authorization } = req.headers
-  if (authorization?.startsWith('AWS4-HMAC-SHA256')) return headerFour(req, path, authorization, clock)
-  if (req.query.get('X-Amz-Algorithm') === 'AWS4-HMAC-SHA256') return queryFour(req, path)
-  if (authorization?.startsWith('AWS ')) return headerTwo(req, path, authorization, clock)
-  if (req.query.has('AWSAccessKeyId') && req.query.has('Signature')) return queryTwo(req, path)
+  if (authorization?.startsWith('AWS4-HMAC-SHA256')) return headerFour(req, paths, authorization, clock)
+  if (req.query.get('X-Amz-Algorithm') === 'AWS4-HMAC-SHA256') return queryFour(req, paths)
+  if (authorization?.startsWith('AWS ')) return headerTwo(req, whole, authorization, clock)
+  if (req.query.has('AWSAccessKeyId') && req.query.has('Signature')) return queryTwo(req, whole)
   return null
 }
 
-function headerFour(req: Req, path: string, authorization: string, clock: number): Signed {
+function headerFour(req: Req, paths: string[], authorization: string, clock: number): Signed {
   const fields = new Map([...authorization.matchAll(/(\w+)=([^,\s]+)/g)].map(match => [match[1], match[2]]))
   const [credential, names, signature] = [fields.get('Credential'), fields.get('SignedHeaders'), fields.get('Signature')]
   const scope = credential?.split('/') ?? []
@@ -59,7 +65,7 @@ function headerFour(req: Req, path: string, authorization: string, clock: number
   const time = req.headers['x-amz-date'] ?? new Date(req.headers.date ?? '').toISOString().replace(/[-:]|\.\d+/g, '')
   checkClock(isoTime(time), clock)
   const bodySum = req.headers['x-amz-content-sha256'] ?? 'UNSIGNED-PAYLOAD'
-  return four(req, path, {
+  return four(req, paths, {
     accessKey,
     scope: scope.slice(-4),
     names: names.split(';'),
@@ -70,7 +76,7 @@ function headerFour(req: Req, path: string, authorization: string, clock: number
   })
 }
 
-function queryFour(req: Req, path: string): Signed {
+function queryFour(req: Req, paths: string[]): Signed {
   const { query } = req
   const scope = (query.get('X-Amz-Credential') ?? '').split('/')
   const time = query.get('X-Amz-Date') ?? ''
@@ -79,7 +85,7 @@ function queryFour(req: Req, path: string): Signed {
   const began = isoTime(time).getTime()
   if (Number.isNaN(began)) throw new S3Error('AuthorizationQueryParametersError')
   if (Date.now() > began + life * 1000) throw new S3Error('AccessDenied', { Message: 'Request has expired' })
-  return four(req, path, {
+  return four(req, paths, {
     accessKey: scope.slice(0, -4).join('/'),
     scope: scope.slice(-4),
     names: (query.get('X-Amz-SignedHeaders') ?? '').split(';'),
@@ -100,7 +106,7 @@ interface Four {
   query: [string, string][]
 }
 
-function four(req: Req, path: string, given: Four): Signed {
+function four(req: Req, paths: string[], given: Four): Signed {
   const query = given.query
     .map(([name, value]) => [encode(name), encode(value)])
     .sort(([a, x], [b, y]) => (a < b ? -1 : a > b ? 1 : x < y ? -1 : 1))
@@ -112,12 +118,12 @@ function four(req: Req, path: string, given: Four): Signed {
       .trim()
       .replace(/\s+/g, ' ')
   }
-  const canonical = (where: string): string =>
+  const canonical = (where: string, host: string): string =>
     [
       req.method,
       where,
       query,
-      ...given.names.map(name => `${name}:${value(name)}`),
+      ...given.names.map(name => `${name}:${value(name)}${name === 'host' ? host : ''}`),
       '',
       given.names.join(';'),
       given.bodySum,
@@ -131,10 +137,15 @@ function four(req: Req, path: string, given: Four): Signed {
     bodySum: plainSum,
     verify(secret) {
       const key = keyOf(secret)
-      const signature = (where: string): string =>
-        hmac(key, ['AWS4-HMAC-SHA256', given.time, scope, sha256(canonical(where))].join('\n')).toString('hex')
-      const wheres = [path, encode(decodeURIComponent(path), true)]
-      if (!wheres.some(where => signature(where) === given.signature)) same(signature(path), given.signature)
+      const signature = (where: string, host: string): string =>
+        hmac(key, ['AWS4-HMAC-SHA256', given.time, scope, sha256(canonical(where, host))].join('\n')).toString('hex')
+      const wheres = [...new Set(paths.flatMap(path => [path, encode(unquote(path) ?? path, true)]))]
+      // s3cmd takes the path of its endpoint for a part of the host
+      const hosts = req.env.mount ? ['', req.env.mount] : ['']
+      same(
+        hosts.flatMap(host => wheres.map(where => signature(where, host))),
+        given.signature,
+      )
     },
     chunks: given.bodySum.startsWith('STREAMING-')
       ? secret => ({ key: keyOf(secret), scope, time: given.time, previous: given.signature })
@@ -185,7 +196,7 @@ function toSignTwo(req: Req, path: string, date: string): string {
 
 const two = (secret: string, what: string): string => createHmac('sha1', secret).update(what).digest('base64')
 
-function headerTwo(req: Req, path: string, authorization: string, clock: number): Signed {
+function headerTwo(req: Req, paths: string[], authorization: string, clock: number): Signed {
   const given = authorization.slice(4)
   const cut = given.lastIndexOf(':')
   if (cut < 0) throw new S3Error('AccessDenied')
@@ -195,11 +206,15 @@ function headerTwo(req: Req, path: string, authorization: string, clock: number)
     accessKey: given.slice(0, cut),
     bodySum: null,
     chunks: null,
-    verify: secret => same(two(secret, toSignTwo(req, path, date)), given.slice(cut + 1)),
+    verify: secret =>
+      same(
+        paths.map(path => two(secret, toSignTwo(req, path, date))),
+        given.slice(cut + 1),
+      ),
   }
 }
 
-function queryTwo(req: Req, path: string): Signed {
+function queryTwo(req: Req, paths: string[]): Signed {
   const expires = req.query.get('Expires') ?? ''
   if (!/^\d+$/.test(expires) || Number(expires) < Date.now() / 1000)
     throw new S3Error('AccessDenied', { Message: 'Request has expired' })
@@ -207,7 +222,11 @@ function queryTwo(req: Req, path: string): Signed {
     accessKey: req.query.get('AWSAccessKeyId')!,
     bodySum: null,
     chunks: null,
-    verify: secret => same(two(secret, toSignTwo(req, path, expires)), req.query.get('Signature')!),
+    verify: secret =>
+      same(
+        paths.map(path => two(secret, toSignTwo(req, path, expires))),
+        req.query.get('Signature')!,
+      ),
   }
 }
 
@@ -240,7 +259,7 @@ export async function* unchunked(body: AsyncIterable<Buffer>, chain: ChunkKey | 
         chain.key,
         ['AWS4-HMAC-SHA256-PAYLOAD', chain.time, chain.scope, previous, sha256(''), sha256(data)].join('\n'),
       ).toString('hex')
-      same(own, signature)
+      same([own], signature)
       previous = own
     }
     held = held.subarray(bytes)

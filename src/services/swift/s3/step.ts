@@ -12,9 +12,10 @@ import type { S3 } from './types.ts'
 /** Answers S3 requests, lets all others by. */
 export const s3api: Step = (next, site) => async req => {
   const host = bucketOfHost(site, req)
-  const path = host ? `/${host}${req.rawPath}` : `${req.env.mount}${req.rawPath}`
+  // some clients sign the whole path of the URL, some what is below the endpoint
+  const paths = [...new Set([`${req.env.mount}${req.rawPath}`, req.rawPath])]
   try {
-    const signed = signedBy(req, host ? req.rawPath : path, site.settings.s3!.checkClock)
+    const signed = signedBy(req, paths, host, site.settings.s3!.checkClock)
     if (!signed) return host ? await anonymous() : next(req)
     const known = await identify(site, signed.accessKey)
     if (!known) throw new S3Error('InvalidAccessKeyId', { AWSAccessKeyId: signed.accessKey })
