@@ -28,6 +28,9 @@ import { sagaList, sagaRunner } from '#kit/saga/index.ts'
 import type { Env, Service } from '#kit/service.ts'
 import { taskRunner } from '#kit/task.ts'
 
+/** Seconds in which the agents of hosts that were connected before a restart have dialled again, whatever they had to wait for. */
+const RETURNING = 30
+
 export interface ControllerOptions {
   config: Config
   log: Log
@@ -96,7 +99,7 @@ async function start(
   })
 
   const presence = presenceOf({ db, log, controller: name, address: options.address ?? null })
-  const hosts = hostsOpen({ controller: name, log, memory: presence })
+  const hosts = hostsOpen({ controller: name, log, memory: presence, returning: RETURNING })
   const env: Env = { db, log, config, hosts }
   for (const s of services) if (s.hostVerbs) hosts.serve(env, s.hostVerbs)
   await registerHosts(db, options)

@@ -39,12 +39,20 @@ export interface HostOptions {
 
 type Closer = () => Promise<void>
 
-/** Starts this machine's agent. Returns what stops it; guests and networks run on. */
-export async function startHost(options: HostOptions): Promise<Closer> {
+/** A part of an agent, or all of it. */
+export interface Started {
+  /** Resolves once a controller knows of the host and what it has: then it can be given work. */
+  reported: Promise<unknown>
+  /** Guests and networks run on. */
+  stop: Closer
+}
+
+/** Starts this machine's agent. */
+export async function startHost(options: HostOptions): Promise<Started> {
   const { name, folder, log, duties } = options
   const config = loadConfig(options.configFile, SETTINGS)
   const link = dial({ host: name, ...options.dial, log })
-  const parts: Closer[] = []
+  const parts: Started[] = []
   // Networks first: a guest's tap that appears is wired at once.
   parts.push(await network(link, networkOf(config, log, { metadata: guestMetadata(link), overlay: options.overlay }), log))
   if (duties.includes('compute')) {
@@ -52,22 +60,23 @@ export async function startHost(options: HostOptions): Promise<Closer> {
     mkdirSync(nova, { recursive: true, mode: 0o711 })
     parts.push(await compute(link, qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log }), log))
   }
-  return started(link, [...parts, async () => options.machine.release()])
+  return started(link, parts, () => options.machine.release())
 }
 
 /** Starts pretended hosts inside a controller's process, whose agents have memory in place of machines. */
-export async function startSimulatedHosts(controller: Controller, names: readonly string[], log: Log): Promise<Closer> {
+export async function startSimulatedHosts(controller: Controller, names: readonly string[], log: Log): Promise<Started> {
   const { config } = controller.env
-  const closers = await Promise.all(
+  const hosts = await Promise.all(
     names.map(name => startPretended({ name, dial: { ways: [memoryWay(controller.hosts, name)] }, config, log })),
   )
-  return async () => {
-    await Promise.all(closers.map(close => close()))
+  return {
+    reported: Promise.all(hosts.map(host => host.reported)),
+    stop: async () => void (await Promise.all(hosts.map(host => host.stop()))),
   }
 }
 
-/** Starts one pretended host. Returns what stops it. */
-export async function startPretended(options: Pick<HostOptions, 'name' | 'dial' | 'log'> & { config: Config }): Promise<Closer> {
+/** Starts one pretended host. */
+export async function startPretended(options: Pick<HostOptions, 'name' | 'dial' | 'log'> & { config: Config }): Promise<Started> {
   const { name, log, config } = options
   const link = dial({ host: name, ...options.dial, log })
   const bridges = config.of(neutronSettings).bridge_mappings.map(physicalOf)
@@ -98,26 +107,33 @@ export function networkOf(
 /** Nothing happens by itself on a pretended host, so it is seldom looked at without a cause: a thousand of them are quiet at rest. */
 const PRETENDED = { everySeconds: 1200 }
 
-async function network(link: AgentLink, driver: NetDriver, log: Log, looks: { everySeconds?: number } = {}): Promise<Closer> {
-  const agent = await networkAgent({ link, driver, log, ...looks })
-  return async () => {
-    await agent.close()
-    await driver.close()
-  }
+async function network(link: AgentLink, driver: NetDriver, log: Log, looks: { everySeconds?: number } = {}): Promise<Started> {
+  return part(await networkAgent({ link, driver, log, ...looks }), driver)
 }
 
-async function compute(link: AgentLink, driver: ComputeDriver, log: Log, looks: { everySeconds?: number } = {}): Promise<Closer> {
+async function compute(
+  link: AgentLink,
+  driver: ComputeDriver,
+  log: Log,
+  looks: { everySeconds?: number } = {},
+): Promise<Started> {
   await driver.open()
-  const agent = novaAgent({ link, driver, log, ...looks })
-  return async () => {
-    await agent.close()
-    await driver.close()
-  }
+  return part(novaAgent({ link, driver, log, ...looks }), driver)
 }
 
-const started =
-  (link: AgentLink, parts: readonly Closer[]): Closer =>
-  async () => {
-    for (const close of parts) await close()
+const part = (agent: { reported: Promise<void>; close: Closer }, driver: { close: Closer }): Started => ({
+  reported: agent.reported,
+  async stop() {
+    await agent.close()
+    await driver.close()
+  },
+})
+
+const started = (link: AgentLink, parts: readonly Started[], last: () => unknown = () => {}): Started => ({
+  reported: Promise.all(parts.map(one => one.reported)),
+  async stop() {
+    for (const one of parts) await one.stop()
+    await last()
     await link.close()
-  }
+  },
+})

@@ -7,10 +7,12 @@ import { randomBytes } from 'node:crypto'
 import { closeSync, existsSync, fchownSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { loadConfig } from '#kit/config.ts'
 import { keepPostgres } from '#kit/db/postgres.ts'
 import type { Log, RootLog } from '#kit/log.ts'
 import type { ControlledOptions } from '../../roles/controlled.ts'
+import type { Started as Host } from '../../roles/host.ts'
 import { machineClaim } from '../../roles/machine.ts'
 import type { Plan } from '../../roles/roles.ts'
 import { SETTINGS } from '../../roles/settings.ts'
@@ -113,7 +115,8 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
     say(`starting the pretended host ${joined.host}`)
     const config = loadConfig(layout.config, SETTINGS)
     const { startPretended } = await hostCode!
-    onClose(await startPretended({ name: way.name, dial: way.dial, config, log }))
+    const host = await startPretended({ name: way.name, dial: way.dial, config, log })
+    onClose(host.stop)
   } else if (machine) {
     if (!way)
       throw new Error(
@@ -123,7 +126,9 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
     const { name, dial, overlay } = way
     const { startHost } = await hostCode!
     const more = { duties: plan.duties, folder: layout.agent, configFile: layout.config, machine, log }
-    onClose(await startHost({ name, dial, overlay: await overlay(), ...more }))
+    const host = await startHost({ name, dial, overlay: await overlay(), ...more })
+    onClose(host.stop)
+    if (!joined) await reported(host, say)
   }
   stateWrite(layout, state)
   onClose(async () => stateClear(layout))
@@ -204,12 +209,25 @@ async function startOwnController(
     ])
     const controller = await startControlled({ ...options, user: undefined }, log)
     onClose(() => controller.close())
-    onClose(await startSimulatedHosts(controller, inProcess, log))
+    const hosts = await startSimulatedHosts(controller, inProcess, log)
+    onClose(hosts.stop)
+    await reported(hosts, say)
     made = controller.made
   }
   // A cloud that was there has passwords that are not known here.
   if (!o.own && isNew && !made) rmSync(layout.clouds)
   return { url, databaseUrl: await database, kept, local: local && localWay(local, address, { loopback, host: o.at.host, ca }) }
+}
+
+/** Seconds that hosts have to say what they have. */
+const REPORT_SECONDS = 15
+
+/** Waits until the instance's own hosts can be given work: who was told that the cloud is up may create a server. */
+async function reported(hosts: Host, say: (line: string) => void): Promise<void> {
+  const late = setTimeout(REPORT_SECONDS * 1000, 'late', { ref: false })
+  if ((await Promise.race([hosts.reported, late])) === 'late') {
+    say(`not every host has said within ${REPORT_SECONDS} s what it has: the log says why, and nubo status which`)
+  }
 }
 
 async function ownDatabase(

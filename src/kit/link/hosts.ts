@@ -25,6 +25,8 @@ export interface HostsOptions {
   memory?: HostMemory
   /** How long a call that lost its link waits for the host to come back, in seconds. */
   patience?: number
+  /** Seconds from now on in which hosts that were here before a restart come back: calls wait for them. 0 unless given. */
+  returning?: number
 }
 
 /** What `hostsOpen` makes: {@link Hosts}, and what only the process that holds it needs. */
@@ -38,6 +40,8 @@ export interface OpenHosts extends Hosts {
 /** How long the far end of a new link may take to say that it wants it. */
 const HANDSHAKE_MS = 10_000
 const PATIENCE = 10
+/** A host that was last seen longer than this before the start is not on its way back (milliseconds). */
+const RECENT_MS = 60_000
 
 /**
  * A controller's hosts. An agent may reach one controller under two addresses, so a new link counts only when the agent answers `link.hello`
@@ -51,6 +55,8 @@ export function hostsOpen(options: HostsOptions): OpenHosts {
   const watchers = new Set<(change: HostChange) => void>()
   const left = new Map<string, Date>()
   const keys = `${controller}-${process.pid}-${Date.now().toString(36)}`
+  const recently = new Date(Date.now() - RECENT_MS)
+  const returnedBy = performance.now() + (options.returning ?? 0) * 1000
   let addresses: readonly string[] = []
   let lastKey = 0
   let closed = false
@@ -144,6 +150,15 @@ export function hostsOpen(options: HostsOptions): OpenHosts {
       else if (signal?.aborted) aborted()
     })
 
+  const returningSince = (): Date | null => (performance.now() < returnedBy ? recently : null)
+
+  /** The link of a host that is on its way back after this controller's start, once it is here; null for any other. */
+  const returned = async (host: string, ms: number, signal?: AbortSignal): Promise<Peer | null> => {
+    const since = returningSince()
+    const last = since && (await seen(host))
+    return last && last >= since ? back(host, Math.min(ms, returnedBy - performance.now()), signal) : null
+  }
+
   const ask = async <A, R>(
     host: string,
     verb: Verb<A, R>,
@@ -151,7 +166,7 @@ export function hostsOpen(options: HostsOptions): OpenHosts {
     o: CallOptions,
     stream: boolean,
   ): Promise<StreamedAnswer<R>> => {
-    let peer = links.get(host) ?? null
+    let peer = links.get(host) ?? (await returned(host, (o.deadline ?? verb.deadline) * 1000, o.signal))
     if (!peer) throw linkDown(`host ${host}`, verb.name, await seen(host))
     const repeatable = !o.body && (o.key !== undefined || verb.idempotent)
     if (!repeatable) return peer.call(verb, args, o, stream)
@@ -180,6 +195,7 @@ export function hostsOpen(options: HostsOptions): OpenHosts {
     notify: (host, notice, ...payload) => links.get(host)?.notify(notice.name, payload[0]) ?? false,
     connected: () => [...links.keys()].sort(),
     isConnected: host => links.has(host),
+    returningSince,
     watch(fn) {
       watchers.add(fn)
       return () => watchers.delete(fn)

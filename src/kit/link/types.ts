@@ -36,6 +36,11 @@ export interface Hosts {
   /** Names of the hosts that are connected to this controller, sorted. */
   connected(): string[]
   isConnected(host: string): boolean
+  /**
+   * Since when a host must have been seen to count as on its way back, shortly after this controller started: its agent dials again. Null
+   * once that time is over.
+   */
+  returningSince(): Date | null
   /** Calls back for each connect and disconnect from now on; returns how to stop. */
   watch(fn: (change: HostChange) => void): () => void
   /** Closes all links and stops writing to the registry. */

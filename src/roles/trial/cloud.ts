@@ -88,7 +88,7 @@ export async function trialCloud(t: After): Promise<TrialCloud> {
   const agent = new Agent({ keepAlive: true, maxSockets: 8 })
   t.after(async () => {
     agent.destroy()
-    await hosts()
+    await hosts.stop()
     await controller.close()
     await database.drop()
     rmSync(folder, { recursive: true, force: true })

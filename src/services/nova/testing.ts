@@ -74,11 +74,17 @@ export interface CloudOptions {
   size?: Parameters<typeof fakeHost>[2]
   /** Nova's section of the configuration. */
   settings?: Record<string, unknown>
+  /** Seconds in which hosts that were seen lately are waited for. */
+  returning?: number
 }
 
 /** A cloud with one image, one small flavor (`f1`) and pretended hosts. */
-export async function computeCloud(t: TestContext, names: string[] = ['host1'], { size, settings }: CloudOptions = {}) {
-  const hosts = hostsOpen({ controller: 'c1', log: keptLog() })
+export async function computeCloud(
+  t: TestContext,
+  names: string[] = ['host1'],
+  { size, settings, returning }: CloudOptions = {},
+) {
+  const hosts = hostsOpen({ controller: 'c1', log: keptLog(), returning })
   t.mock.method(neighbours, 'imageFetch', async (_db: unknown, _ctx: unknown, id: string) => {
     if (id !== IMAGE) throw notFound(`Image ${id} could not be found.`)
     return {

@@ -20,6 +20,8 @@ export interface NetworkAgentOptions {
 export interface NetworkAgent {
   /** Asks and applies now; resolves when it is done and reported. Errors are in the report and the log. */
   sync(): Promise<void>
+  /** Resolves once a controller has heard what this host can do, and a first pass is over. */
+  readonly reported: Promise<void>
   /** Stops asking and reporting. The host stays as it is; driver and link are the caller's to close. */
   close(): Promise<void>
 }
@@ -33,6 +35,7 @@ const RETRY_MS = 2000
 export async function networkAgent({ link, driver, log, everySeconds = 60 }: NetworkAgentOptions): Promise<NetworkAgent> {
   const stopped = new AbortController()
   const { signal } = stopped
+  const { promise: reported, resolve: heard } = Promise.withResolvers<void>()
   let revision: number | null = null
   let running: Promise<void> | undefined
   let again = false
@@ -155,11 +158,13 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
         log.warn({ error: reason(error) }, 'neutron: the controller did not hear what this host can do')
     }
     await sync()
+    heard()
   })
   schedule(true)
 
   return {
     sync,
+    reported,
     async close() {
       stopped.abort(new Error('the agent stops'))
       clearTimeout(timer)

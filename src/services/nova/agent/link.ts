@@ -19,6 +19,8 @@ export function linkImages(link: Pick<AgentLink, 'askStream'>): ImageSource {
 export interface NovaAgent {
   /** Asks the controller now and makes it so; resolves when that is done. Errors are the guests' own and are reported, not thrown. */
   sync(only?: string): Promise<void>
+  /** Resolves once a controller has heard what the host has and what is on it. */
+  readonly reported: Promise<void>
   /** Stops asking and reporting. Guests run on; the driver and the link are the caller's to close. */
   close(): Promise<void>
 }
@@ -44,6 +46,7 @@ export function novaAgent(options: NovaAgentOptions): NovaAgent {
   const { link, driver, log } = options
   const changed = new Map<string, Guest>()
   const stopped = new AbortController()
+  const { promise: reported, resolve: heard } = Promise.withResolvers<void>()
   let reporting: NodeJS.Timeout | undefined
   let syncing: Promise<void> | undefined
   let again = false
@@ -94,6 +97,7 @@ export function novaAgent(options: NovaAgentOptions): NovaAgent {
     if (only !== undefined) return
     const report = { full: true, guests: await driver.list(), inventory: await driver.inventory() }
     await link.ask(verbs.report, report, { signal: stopped.signal })
+    heard()
   }
 
   /** Looks one after another; who asks while one runs gets the next, and a third one the same next. */
@@ -136,6 +140,7 @@ export function novaAgent(options: NovaAgentOptions): NovaAgent {
 
   return {
     sync: only => (only === undefined ? sync() : attempt(only)),
+    reported,
     async close() {
       stopped.abort(new Error('the agent stops'))
       clearInterval(timer)

@@ -28,6 +28,24 @@ export function serviceRows(db: Query) {
 export const isUp = (env: Pick<Env, 'hosts'>, row: Pick<Service, 'forced_down' | 'up' | 'host'>): boolean =>
   !row.forced_down && (row.up || env.hosts.isConnected(row.host) || env.hosts.controller === row.host)
 
+/** Of these hosts, those that are not here yet after a restart of this controller, but on their way: what is asked of them waits. */
+export async function hostsReturning(
+  db: Query,
+  hosts: Pick<Env['hosts'], 'isConnected' | 'returningSince'>,
+  among: readonly { host: string }[],
+): Promise<Set<string>> {
+  const since = hosts.returningSince()
+  const away = among.filter(({ host }) => !hosts.isConnected(host)).map(({ host }) => host)
+  if (!since || away.length === 0) return new Set()
+  const rows = await db
+    .selectFrom('kit.hosts')
+    .select('name')
+    .where('name', 'in', away)
+    .where('last_seen_at', '>=', since)
+    .execute()
+  return new Set(rows.map(row => row.name))
+}
+
 /** Notes that this controller schedules and conducts. */
 export async function controllerServices(env: Pick<Env, 'db' | 'hosts'>): Promise<void> {
   const programs = ['nova-conductor', 'nova-scheduler']

@@ -9,7 +9,7 @@ import type { Static } from 'typebox'
 import { type Query, sql, type Tx } from '#kit/db/index.ts'
 import { conflict, Fault } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
-import { type Aggregate, aggregates, type Hypervisor, zonesOf } from '../hosts/store.ts'
+import { type Aggregate, aggregates, type Hypervisor, hostsReturning, zonesOf } from '../hosts/store.ts'
 import { type Candidate, neighbours, type Owner } from '../neighbours.ts'
 import { novaSettings } from '../settings.ts'
 import { FILTERS } from './filters.ts'
@@ -96,6 +96,7 @@ async function hostStates(db: Query, env: Env, candidates: Candidate[], groups: 
       select count(*) as servers, count(*) filter (where vm_state = 'building' or task_state is not null) as busy
       from nova.servers v where v.host = h.host) n on true
     where h.id = any(${candidates.map(c => c.id)})`.execute(db)
+  const returning = await hostsReturning(db, env.hosts, rows)
   const free = new Map(candidates.map(c => [c.id, c.free]))
   const zones = zonesOf(groups)
   return rows.map(row => ({
@@ -103,7 +104,7 @@ async function hostStates(db: Query, env: Env, candidates: Candidate[], groups: 
     host: row.host,
     node: row.hypervisor_hostname,
     zone: zones.get(row.host) ?? env.config.of(novaSettings).default_availability_zone,
-    up: !row.forced_down && env.hosts.isConnected(row.host),
+    up: !row.forced_down && (env.hosts.isConnected(row.host) || returning.has(row.host)),
     disabled: row.disabled,
     disabledReason: row.disabled_reason,
     hypervisor: row,

@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import { sql } from '#kit/db/index.ts'
+import { sagaList } from '#kit/saga/index.ts'
+import { computeCloud, fakeHost, IMAGE } from '../testing.ts'
+
+const NEW = { name: 'web', imageRef: IMAGE, flavorRef: 'f1', networks: 'none' }
+const at = { 'OpenStack-API-Version': 'compute 2.37' }
+
+test('a controller that has just started waits for the hosts that it had', async t => {
+  const { call, db, hosts, links, settled } = await computeCloud(t, ['host1'], { returning: 60 })
+  await hosts[0]!.close()
+  await sql`insert into kit.hosts (name, last_seen_at) values ('host1', now()), ('host2', now() - interval '2 minutes')`.execute(
+    db.read,
+  )
+  const made = await call('POST /compute/v2.1/servers', { body: { server: NEW }, headers: at })
+  const { id } = made.body.server
+  while ((await sagaList(db.read))[0]?.step !== 'boot') await delay(5)
+  assert.equal((await call(`GET /compute/v2.1/servers/${id}`)).body.server.status, 'BUILD')
+  const back = await fakeHost(links, 'host1')
+  t.after(() => back.close())
+  await settled()
+  const { server } = (await call(`GET /compute/v2.1/servers/${id}`)).body
+  assert.equal(server.status, 'ACTIVE', JSON.stringify(server.fault))
+  assert.equal(back.guests.size, 1)
+})
+
+test('one that was gone before the controller started is down', async t => {
+  const { call, db, hosts, settled } = await computeCloud(t, ['host1'], { returning: 60 })
+  await hosts[0]!.close()
+  await sql`insert into kit.hosts (name, last_seen_at) values ('host1', now() - interval '2 minutes')`.execute(db.read)
+  const made = await call('POST /compute/v2.1/servers', { body: { server: NEW }, headers: at })
+  await settled()
+  const { server } = (await call(`GET /compute/v2.1/servers/${made.body.server.id}`)).body
+  assert.match(server.fault.message, /host1: its service is down/)
+})
