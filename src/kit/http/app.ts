@@ -305,17 +305,20 @@ async function sendBytes(
   } else await pipeline(whole, res)
 }
 
+/** SQLSTATEs: statement cancelled for its time, lock not available, serialization failure, deadlock, transaction idle for too long. */
+const BUSY = new Set(['57014', '55P03', '40001', '40P01', '25P03'])
+
 /** Whatever was thrown as a Fault. What the database refuses as a value is the caller's mistake; anything unknown is ours. */
 function asFault(error: unknown, requestId: string): Fault {
   if (error instanceof Fault) return error
   const code = codeOf(error) ?? ''
   if (/^22[0-9A-Z]{3}$/.test(code)) return badRequest('A value of the request is out of range or malformed.', { cause: error })
+  const later = { cause: error, headers: { 'Retry-After': '1' } }
   if (/^(08|57P|53)/.test(code) || code === 'ECONNREFUSED' || code === 'ENOENT') {
-    return unavailable('The database is not available at the moment; try again.', {
-      cause: error,
-      headers: { 'Retry-After': '1' },
-    })
+    return unavailable('The database is not available at the moment; try again.', later)
   }
+  // It waited too long for another's locks, or lost against others as often as may be: nothing is done, and nothing is wrong with it.
+  if (BUSY.has(code)) return unavailable('Too much is changed at once; try again.', later)
   // Two requests at once, and the database saw what neither could: what the first made the second breaks.
   if (code === '23505' || code === '23503') return conflict('Another request has just changed this; try again.', { cause: error })
   return internal(`An unexpected error prevented the server from fulfilling your request (${requestId}).`, { cause: error })

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { request } from 'node:http'
 import { Readable } from 'node:stream'
 import { test } from 'node:test'
+import { sql } from '../db/index.ts'
 import { badRequest, notFound } from '../fault.ts'
 import type { Service } from '../service.ts'
 import { bytes, route } from './route.ts'
@@ -85,6 +86,13 @@ const routes = [
     handle: () => bytes(Readable.from([Buffer.from('abc')]), { length: 3, type: 'text/x' }),
   }),
   route({ method: 'GET', path: '/broken', policy: null, handle: () => Promise.reject(new Error('secret detail')) }),
+  route({
+    method: 'PUT',
+    path: '/late/:code',
+    policy: null,
+    handle: ({ env, params }) =>
+      env.db.tx(tx => sql`do ${sql.lit(`begin raise exception using errcode = '${params.code}'; end`)}`.execute(tx)),
+  }),
   route({
     method: 'GET',
     path: '/bad',
@@ -187,6 +195,17 @@ test('no bad input makes a 500', async t => {
   assert.equal(broken.status, 500)
   assert.doesNotMatch(JSON.stringify(broken.body), /secret/)
   assert.equal((await call('GET /thing/v1/bad')).headers.get('x-a'), 'b')
+})
+
+test('what loses against other requests for too long is told to try again', async t => {
+  const { call } = await testCloud(t, [service])
+  // A statement's time is over (it waited for a lock), a deadlock that many runs met, a transaction that was idle.
+  for (const code of ['57014', '40P01', '25P03']) {
+    const answer = await call(`PUT /thing/v1/late/${code}`)
+    assert.equal(answer.status, 503, code)
+    assert.equal(answer.headers.get('retry-after'), '1')
+  }
+  assert.equal((await call('PUT /thing/v1/late/23505')).status, 409)
 })
 
 test('raw bodies stream both ways', async t => {
