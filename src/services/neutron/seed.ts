@@ -23,6 +23,7 @@ export interface Seed {
   privateCidr?: string
 }
 
+const POOLS = ['10.128.0.0/16', '172.31.0.0/16', '192.168.128.0/17', '10.192.0.0/16']
 const PRIVATE = ['10.0.0.0/24', '192.168.222.0/24', '172.30.0.0/24']
 
 /**
@@ -70,6 +71,7 @@ export async function seedNetworks(env: Env, tx: Tx, seed: Seed): Promise<void> 
     free: true,
     fixedIps: [gateway],
   })
+  await pool(tx, seed.adminProject, [inside, outside])
   await dhcpEnsure(env, tx, own)
   await routerEnsure(env, tx, router)
   for (const project of new Set([seed.project, seed.adminProject])) await welcome(tx, project)
@@ -87,6 +89,29 @@ async function welcome(tx: Tx, project: string): Promise<void> {
       { ...rule, ...anywhere, id: randomUUID(), protocol: 'tcp', port_range_min: 22, port_range_max: 22 },
     ])
     .execute()
+}
+
+/** Where projects' networks come from that ask for just any: a pool for all, apart from the first networks. */
+async function pool(tx: Tx, project: string, taken: readonly Prefix[]): Promise<void> {
+  const prefix = POOLS.map(cidr => parsePrefix(cidr)!).find(one => !taken.some(other => overlap(one, other)))!
+  const id = randomUUID()
+  await tx
+    .insertInto('neutron.subnetpools')
+    .values({
+      id,
+      project_id: project,
+      name: 'shared-default-subnetpool-v4',
+      ip_version: 4,
+      prefixes: [showPrefix(prefix)],
+      default_prefixlen: 24,
+      min_prefixlen: 8,
+      max_prefixlen: 32,
+      default_quota: null,
+      is_default: true,
+      address_scope_id: null,
+    })
+    .execute()
+  await rbacShare(tx, project, 'subnetpool', id, 'access_as_shared')
 }
 
 const firstOf = (prefix: Prefix): string => showAddress({ version: prefix.version, value: prefix.value + 1n } satisfies Address)

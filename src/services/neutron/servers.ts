@@ -3,7 +3,7 @@
  * of them. Everything works inside the caller's transaction, so a server and its ports commit together.
  */
 import { type Query, sql, type Tx } from '#kit/db/index.ts'
-import { badRequest, conflict, forbidden } from '#kit/fault.ts'
+import { badRequest, conflict, Fault, forbidden } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
 import { canonical } from './address.ts'
 import { changed } from './hosts/changed.ts'
@@ -12,6 +12,7 @@ import { bindingOf, type PortGiven, type PortMade, portLock, portMake, portRemov
 import { defaultLimits, limitsOf, usageOf } from './quotas/quota.ts'
 import { usableGroups } from './securitygroups/store.ts'
 import { neutronSettings } from './settings.ts'
+import { topologyPossible } from './topologies/topologies.ts'
 import { trunkFollow } from './trunks/follow.ts'
 
 /** One entry of a server's `networks`. */
@@ -58,19 +59,31 @@ export async function networksForServer(env: Env, db: Query, ask: NetworksAsk): 
   return plan
 }
 
-async function usualPlan(db: Query, { projectId, wanted }: NetworksAsk): Promise<NicPlan[]> {
+async function usualPlan(db: Query, { projectId }: NetworksAsk): Promise<NicPlan[]> {
   const networks = await networksUsable(db, projectId)
   if (networks.length > 1)
     throw conflict('Multiple possible networks found, use a Network ID to be more specific.', { type: 'NetworkAmbiguous' })
   const network = networks[0]
-  if (!network && wanted === 'auto') {
-    throw badRequest(`Unable to automatically allocate a network for project ${projectId}`, {
-      type: 'UnableToAutoAllocateNetwork',
-    })
-  }
   // A network that cannot number its ports is no use to a server that asked for none.
   if (!network || network.subnets.length === 0) return []
   return [{ networkId: network.id, portId: null, fixedIp: null, tag: null }]
+}
+
+/**
+ * Whether a project that asks for any network has none yet and could be given one. Throws badRequest UnableToAutoAllocateNetwork where it has
+ * none and the cloud lacks what one is made of.
+ */
+export async function networkAwaits(db: Query, projectId: string): Promise<boolean> {
+  if ((await networksUsable(db, projectId)).length > 0) return false
+  try {
+    await topologyPossible(db)
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error
+    throw badRequest(`Unable to automatically allocate a network for project ${projectId}: ${error.message}`, {
+      type: 'UnableToAutoAllocateNetwork',
+    })
+  }
+  return true
 }
 
 async function wantedPlan(db: Query, ask: NetworksAsk, wanted: readonly WantedNic[]): Promise<NicPlan[]> {

@@ -17,6 +17,7 @@ import { hostVerbs } from './hosts/verbs.ts'
 import { base } from './migrations/0001_base.ts'
 import { trunks as trunkTables } from './migrations/0002_trunks.ts'
 import { portIndexes } from './migrations/0003_port_indexes.ts'
+import { topologies } from './migrations/0004_topologies.ts'
 import { availabilityRoutes } from './networks/availability.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
@@ -37,6 +38,7 @@ import { prefixRoutes, subnetpools } from './subnetpools/subnetpools.ts'
 import { subnets } from './subnets/subnets.ts'
 import './tables.ts'
 import { projectGone } from './tenants.ts'
+import { topologyRoutes } from './topologies/topologies.ts'
 import { trunkRoutes, trunks } from './trunks/trunks.ts'
 import { versionRoutes } from './versions.ts'
 import { wire } from './wire.ts'
@@ -75,6 +77,7 @@ const routes: Route[] = [
   ...availabilityRoutes,
   ...flavorRoutes,
   ...poolRoutes,
+  ...topologyRoutes,
   ...trunkRoutes,
   ...readRoutes(qosPolicies),
   ...writeRoutes(qosPolicies),
@@ -93,7 +96,7 @@ export const neutron: Service = {
   policies,
   settings: neutronSettings,
   audit: neutronAudit,
-  migrations: [base, trunkTables, portIndexes],
+  migrations: [base, trunkTables, portIndexes, topologies],
   tasks: [schedule],
   on: [projectGone],
   hostVerbs,

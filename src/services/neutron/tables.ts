@@ -292,6 +292,7 @@ declare module '#kit/db/index.ts' {
     'neutron.flavors': { id: string; name: string; description: string; enabled: boolean; service_type: string }
     'neutron.service_profiles': { id: string; description: string; driver: string; enabled: boolean; metainfo: string }
     'neutron.flavor_profiles': { flavor_id: string; service_profile_id: string }
+    'neutron.auto_topologies': { project_id: string; network_id: string; router_id: string | null }
     'neutron.qos_policies': Standard & { id: string; project_id: string; name: Generated<string>; is_default: Generated<boolean> }
     'neutron.qos_rules': {
       id: string

@@ -56,6 +56,7 @@ export const tried: Tried = {
       '/service_profiles/:': profile,
       '/quotas/:': projectId,
       '/network-ip-availabilities/:': network,
+      '/auto-allocated-topology/:': projectId,
     }
     for (const noun of TAGGED) {
       if (ids[`/${noun}/:`]) await owner(`PUT /v2.0/${noun}/${ids[`/${noun}/:`]}/tags/one`).catch(() => {})

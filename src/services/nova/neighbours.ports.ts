@@ -37,6 +37,7 @@ export const portNeighbours = {
     const wanted = Array.isArray(asked)
       ? asked.map(n => ({ networkId: n.network, portId: n.port, fixedIp: n.fixedIp, tag: n.tag }))
       : asked
+    if (asked === 'auto' && (await neutron.networkAwaits(db, ctx.projectId ?? ''))) return 'auto'
     const plan = await neutron.networksForServer(env, db, { projectId: ctx.projectId ?? '', isAdmin: ctx.isAdmin, wanted, count })
     if (plan.length === 0) return 'none'
     return plan.map(nic => ({
@@ -45,6 +46,11 @@ export const portNeighbours = {
       ...(nic.fixedIp !== null && { fixedIp: nic.fixedIp }),
       ...(nic.tag !== null && { tag: nic.tag }),
     }))
+  },
+
+  /** The network that a server gets which asked for any, where its project has none yet: made now. */
+  async networkAuto(env: Env, tx: Tx, ctx: Context): Promise<BuildAsked['networks']> {
+    return [{ network: await neutron.topologyEnsure(env, tx, ctx, ctx.projectId ?? '') }]
   },
 
   /** Security groups by name or id, as id and name. Throws badRequest for one that is unknown. */

@@ -10,7 +10,6 @@ import type { AliasableExpression, AliasedExpression } from 'kysely'
 import type { Context } from '#kit/context.ts'
 import type { Query, RawBuilder, Tx } from '#kit/db/index.ts'
 import type { Fault } from '#kit/fault.ts'
-import type { Call } from '#kit/http/route.ts'
 import { type Noun, noun, type Row } from '#kit/noun/index.ts'
 import type { Env } from '#kit/service.ts'
 import type { Resource as Quota } from '../quotas/quota.ts'
@@ -23,7 +22,6 @@ export interface Writing {
   env: Env
   tx: Tx
   ctx: Context
-  call: Call
   /** Path parameters of the parents: `policy_id`. */
   params: Readonly<Record<string, string>>
 }

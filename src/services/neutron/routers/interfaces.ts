@@ -21,7 +21,8 @@ import { INTERFACE, type Leg, legFits, legsOf, routerEnsure, routesNeed } from '
 
 const bad = (why: string) => badRequest(why, { type: 'BadRequest' })
 
-interface Asked {
+/** A subnet or a port. */
+export interface Asked {
   subnetId?: string
   portId?: string
 }
@@ -123,6 +124,20 @@ async function bySubnet(env: Env, tx: Tx, ctx: Context, router: Row, legs: Leg[]
   return answer(router, { id: made.id, networkId: facts.id }, [subnetId])
 }
 
+/** Gives a locked router a leg. */
+export async function interfaceAdd(env: Env, tx: Tx, ctx: Context, router: Row, asked: Asked): Promise<Row> {
+  const id = router.id as string
+  const legs = await legsOf(tx, id)
+  const made =
+    asked.portId !== undefined
+      ? await byPort(env, tx, ctx, router, legs, asked.portId)
+      : await bySubnet(env, tx, ctx, router, legs, asked.subnetId!)
+  await routerEnsure(env, tx, id)
+  await touch(tx, 'neutron.routers', [id])
+  changed(env, tx, { networks: [made.network_id as string], wholes: [made.network_id as string], routers: [id] })
+  return made
+}
+
 const add = route({
   method: 'PUT',
   path: '/routers/:id/add_router_interface',
@@ -134,19 +149,7 @@ const add = route({
     return env.db.tx(async tx => {
       const router = await lockedRow(routers, tx, call, call.params.id!)
       mayDo(ctx, routers, targetOf(routers, router), 'add_router_interface')
-      const legs = await legsOf(tx, router.id as string)
-      const made =
-        asked.portId !== undefined
-          ? await byPort(env, tx, ctx, router, legs, asked.portId)
-          : await bySubnet(env, tx, ctx, router, legs, asked.subnetId!)
-      await routerEnsure(env, tx, router.id as string)
-      await touch(tx, 'neutron.routers', [router.id as string])
-      changed(env, tx, {
-        networks: [made.network_id as string],
-        wholes: [made.network_id as string],
-        routers: [router.id as string],
-      })
-      return made
+      return interfaceAdd(env, tx, ctx, router, asked)
     })
   },
 })
@@ -196,6 +199,30 @@ async function floatingNeed(tx: Tx, routerId: string, subnetId: string): Promise
   throw conflict(why, { type: 'RouterInterfaceInUseByFloatingIP' })
 }
 
+/** Takes a leg from a locked router. */
+export async function interfaceRemove(env: Env, tx: Tx, ctx: Context, router: Row, asked: Asked): Promise<Row> {
+  const routerId = router.id as string
+  if (asked.subnetId !== undefined && asked.portId === undefined) await rowById(subnets, tx, ctx, asked.subnetId)
+  const legs = await legsOf(tx, routerId)
+  const leg = legOf(router, legs, asked)
+  for (const id of leg.subnetIds) {
+    routesNeed(routerId, router.routes as HostRoute[], { id, cidr: legs.find(one => one.subnet_id === id)!.cidr })
+    await floatingNeed(tx, routerId, id)
+  }
+  if (leg.whole) await portRemove(env, tx, leg.portId)
+  else {
+    await tx
+      .deleteFrom('neutron.ip_allocations')
+      .where('port_id', '=', leg.portId)
+      .where('subnet_id', 'in', leg.subnetIds)
+      .execute()
+    await touch(tx, 'neutron.ports', [leg.portId])
+  }
+  await touch(tx, 'neutron.routers', [routerId])
+  changed(env, tx, { networks: [leg.networkId], wholes: [leg.networkId], routers: [routerId] })
+  return answer(router, { id: leg.portId, networkId: leg.networkId }, leg.subnetIds)
+}
+
 const remove = route({
   method: 'PUT',
   path: '/routers/:id/remove_router_interface',
@@ -206,26 +233,7 @@ const remove = route({
     return env.db.tx(async tx => {
       const router = await lockedRow(routers, tx, call, call.params.id!)
       mayDo(ctx, routers, targetOf(routers, router), 'remove_router_interface')
-      const routerId = router.id as string
-      if (asked.subnetId !== undefined && asked.portId === undefined) await rowById(subnets, tx, ctx, asked.subnetId)
-      const legs = await legsOf(tx, routerId)
-      const leg = legOf(router, legs, asked)
-      for (const id of leg.subnetIds) {
-        routesNeed(routerId, router.routes as HostRoute[], { id, cidr: legs.find(one => one.subnet_id === id)!.cidr })
-        await floatingNeed(tx, routerId, id)
-      }
-      if (leg.whole) await portRemove(env, tx, leg.portId)
-      else {
-        await tx
-          .deleteFrom('neutron.ip_allocations')
-          .where('port_id', '=', leg.portId)
-          .where('subnet_id', 'in', leg.subnetIds)
-          .execute()
-        await touch(tx, 'neutron.ports', [leg.portId])
-      }
-      await touch(tx, 'neutron.routers', [routerId])
-      changed(env, tx, { networks: [leg.networkId], wholes: [leg.networkId], routers: [routerId] })
-      return answer(router, { id: leg.portId, networkId: leg.networkId }, leg.subnetIds)
+      return interfaceRemove(env, tx, ctx, router, asked)
     })
   },
 })

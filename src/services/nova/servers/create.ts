@@ -329,6 +329,7 @@ export async function serversReserve(call: Call<unknown, CreateBody>): Promise<R
     await checkItemQuotas(tx, env, ctx, asked, draft.build)
     await lockProject(tx, ctx.projectId!)
     const count = await serversAllowed(tx, env.config, ctx.projectId!, draft.flavor, draft.min, draft.max)
+    if (draft.build.networks === 'auto') draft.build.networks = await neighbours.networkAuto(env, tx, ctx)
     const rows = rowsOf(ctx, asked, draft, count, env, version, reservationId)
     if (draft.groupId !== null) await groupJoin(tx, env, ctx, draft.groupId, rows.length)
     const { requestId } = ctx
