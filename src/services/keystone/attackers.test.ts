@@ -65,6 +65,16 @@ test('how long an answer takes does not tell whether there is such a user', asyn
   assert.ok(there < 2 * absent && absent < 2 * there, `${there} ms and ${absent} ms`)
 })
 
+test('of many guesses sent at once no more count than of guesses sent one by one', async t => {
+  // Hashes take long enough for all to be read before the first is counted.
+  const cloud = await identityCloud(t, 'identity: { password_hash_rounds: 15 }')
+  const token = await cloud.admin()
+  await cloud.call('POST /users', { token, body: { user: { name: 'ann', password: 'right' } } })
+  const guesses = [...Array.from({ length: 8 }, (_, i) => `wrong ${i}`), 'right']
+  const answers = await Promise.all(guesses.map(guess => cloud.call('POST /auth/tokens', { body: byPassword('ann', guess) })))
+  assert.deepEqual(new Set(answers.map(answer => answer.status)), new Set([401]))
+})
+
 test('secrets are in no log and no recording', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'nubo-secrets-'))
   t.after(() => rmSync(folder, { recursive: true }))

@@ -1,10 +1,12 @@
 import type { PolicyRule, Scope } from '#kit/policy/index.ts'
 
 // Who may do what, as the defaults of 2025.1 and later have it. Nine personas: reader, member (manager above it) and admin, each
-// on the system, a domain or a project. Names and expressions are those that operators know and override in policy.yaml. To let only
-// administrators of the *system* do what concerns all domains, as in 2023.1, one override is enough:
+// on the system, a domain or a project. Names and expressions are those that operators know and override in policy.yaml.
 //
-//   admin_required: role:admin and system_scope:all
+// One term is stricter than Keystone's `role:admin`. Its documentation says that administrators of a domain reach nothing outside it, and
+// its rules let them everywhere: whoever is given a domain to administer would have the cloud. Here they have what managers of the domain
+// have, and may give any role within it but `admin`, which on a project is the cloud's. `admin_required: role:admin` in policy.yaml is
+// Keystone's own; and to let only administrators of the *system* do what concerns all domains: `role:admin and system_scope:all`.
 
 const ADMIN = 'rule:admin_required'
 const READER = 'rule:admin_required or (role:reader and system_scope:all)'
@@ -33,7 +35,11 @@ const term = (name: string, check: string, description: string): PolicyRule => (
 /** Every rule of identity. */
 export const policies: PolicyRule[] = [
   // terms that other rules use
-  term('admin_required', 'role:admin or is_admin:1', 'An administrator.'),
+  term(
+    'admin_required',
+    'role:admin and domain_id:None',
+    'An administrator of the system or of a project, who is one of the cloud.',
+  ),
   term('service_role', 'role:service', 'A service.'),
   term('service_or_admin', 'rule:admin_required or rule:service_role', 'A service or an administrator.'),
   term('owner', 'user_id:%(user_id)s', 'The user whom it concerns.'),
@@ -156,13 +162,13 @@ export const policies: PolicyRule[] = [
   rule('identity:list_grants', `${ADMIN} or ((role:reader and system_scope:all) or ${both('reader')})`, ANY, 'List grants.'),
   rule(
     'identity:create_grant',
-    `${ADMIN} or (${both('admin')}) and (${OWN_ROLE}) or (${both('manager')}) and rule:domain_managed_target_role`,
+    `${ADMIN} or (${both('admin')}) and (${OWN_ROLE}) and not 'admin':%(target.role.name)s or (${both('manager')}) and rule:domain_managed_target_role`,
     ANY,
     'Create grant.',
   ),
   rule(
     'identity:revoke_grant',
-    `${ADMIN} or (${both('admin')}) and (${OWN_ROLE}) or (${both('manager')}) and rule:domain_managed_target_role`,
+    `${ADMIN} or (${both('admin')}) and (${OWN_ROLE}) and not 'admin':%(target.role.name)s or (${both('manager')}) and rule:domain_managed_target_role`,
     ANY,
     'Revoke grant.',
   ),

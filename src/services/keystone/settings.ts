@@ -144,13 +144,19 @@ export const keystoneSettings = settings(
     }),
     security_compliance: Object({
       disable_user_account_days_inactive: days('Days without a login after which a user is disabled.'),
-      lockout_failure_attempts: Optional(Integer({ minimum: 1, description: 'Wrong passwords in a row that lock a user out.' })),
-      lockout_duration: Integer({ default: 1800, minimum: 1, description: 'Seconds of a lockout.' }),
+      // Unlike Keystone, which lets guessing go on for ever unless told otherwise. The lockout is short because it can be brought about
+      // by anybody who knows a name.
+      lockout_failure_attempts: Integer({
+        default: 2,
+        minimum: 0,
+        description: 'Wrong passwords in a row that lock a user out; 0 for never.',
+      }),
+      lockout_duration: Integer({ default: 10, minimum: 1, description: 'Seconds of a lockout.' }),
       password_expires_days: days('Days for which a password is good.'),
       unique_last_password_count: Integer({
-        default: 0,
+        default: 2,
         minimum: 0,
-        description: 'Earlier passwords that a user cannot choose again.',
+        description: 'Last passwords, the present one among them, that a user cannot choose again.',
       }),
       minimum_password_age: Integer({ default: 0, minimum: 0, description: 'Days before a user can change the password again.' }),
       password_regex: Optional(String({ description: 'Regular expression that passwords must match.' })),

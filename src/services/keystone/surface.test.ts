@@ -46,6 +46,20 @@ test('checks by GET of grants, memberships and associations', async t => {
   await is(`DELETE ${of}/${endpoint}`, 204)
 })
 
+test('an endpoint without a region says so, itself and in the catalog', async t => {
+  const { call, admin } = await identityCloud(t)
+  const token = await admin()
+  const { service } = (await call('POST /services', { token, body: { service: { type: 'far', name: 'far' } } })).body
+  const endpoint = { service_id: service.id, interface: 'public', url: 'http://far' }
+  const made = (await call('POST /endpoints', { token, body: { endpoint } })).body.endpoint
+  assert.deepEqual([made.region_id, made.region], [null, null])
+  const shown = (await call(`GET /endpoints/${made.id}`, { token })).body.endpoint
+  assert.deepEqual([shown.region_id, shown.region], [null, null])
+  const { catalog } = (await call('GET /auth/catalog', { token })).body
+  const [listed] = catalog.find((one: { type: string }) => one.type === 'far').endpoints
+  assert.deepEqual([listed.region_id, listed.region], [null, null])
+})
+
 test('what a token reaches, and what was revoked', async t => {
   const cloud = await identityCloud(t)
   const { call } = cloud

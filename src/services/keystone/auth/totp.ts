@@ -2,7 +2,7 @@ import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Env } from '#kit/service.ts'
 import { credentialOpen } from '../credentials/seal.ts'
 import { identityOf } from '../identity.ts'
-import { isEnabled, isLocked, loginFailed } from '../users/login.ts'
+import { isEnabled, isLocked, lockedMeanwhile, loginFailed } from '../users/login.ts'
 import { denied, type NamedRef, userLocate } from './locate.ts'
 
 const PERIOD = 30
@@ -53,7 +53,9 @@ export async function totpLogin(env: Env, ref: NamedRef, code: string): Promise<
     if (!secret || secret.length === 0) continue
     for (let window = 0; window <= settings.totp.included_previous_windows; window++) {
       const expected = Buffer.from(passcode(secret, now - window * PERIOD))
-      if (expected.length === given.length && timingSafeEqual(expected, given)) return user.id
+      if (expected.length !== given.length || !timingSafeEqual(expected, given)) continue
+      if (await lockedMeanwhile(env.db.read, user, settings.security_compliance)) throw denied()
+      return user.id
     }
   }
   await loginFailed(env, user.id)

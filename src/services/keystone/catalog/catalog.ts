@@ -8,7 +8,7 @@ interface Endpoint {
   id: string
   interface: string
   region_id: string | null
-  region?: string
+  region: string | null
   url: string
   name?: string
 }
@@ -83,7 +83,7 @@ export async function catalogLoad(db: Query): Promise<Catalog> {
           service_id: id,
           interface: e.interface,
           region_id: e.region_id,
-          ...(e.region_id !== null && { region: e.region_id }),
+          region: e.region_id,
           url: e.url,
           ...(typeof e.extra.name === 'string' && { name: e.extra.name }),
         })),

@@ -31,8 +31,8 @@ export const endpoints: Noun = {
   },
   async views(rows, call) {
     return rows.map(row => {
-      const { region_id, ...view } = nounView(endpoints, row, call)
-      return region_id === null ? view : { ...view, region_id, region: region_id }
+      const view = nounView(endpoints, row, call)
+      return { ...view, region: view.region_id }
     })
   },
   beforeCreate: (tx, _call, values) => check(tx, values),

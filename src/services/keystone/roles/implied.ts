@@ -1,5 +1,5 @@
 import { isDuplicate, type Tx } from '#kit/db/index.ts'
-import { badRequest, conflict, notFound } from '#kit/fault.ts'
+import { badRequest, conflict, forbidden, notFound } from '#kit/fault.ts'
 import { type Call, type Method, type Route, route } from '#kit/http/route.ts'
 import { missing, nounFetch, type Row, selfUrl } from '../noun.ts'
 import { stale } from '../tokens/stale.ts'
@@ -30,7 +30,7 @@ function present(call: Call<unknown, unknown, Pair>): { prior: Row; implied: Row
   return { prior, implied: implied as Row }
 }
 
-/** Makes `prior` imply `implied`. Throws forbidden-like badRequest on a loop or for the administrator's role. */
+/** Makes `prior` imply `implied`. Throws badRequest on a loop. */
 export async function implicationCreate(tx: Tx, priorId: string, impliedId: string): Promise<void> {
   await tx.insertInto('keystone.implied_roles').values({ prior_id: priorId, implied_id: impliedId }).execute()
   const loop = await tx
@@ -114,9 +114,9 @@ export const impliedRoutes: Route[] = [
   make('HEAD', ONE, 'check_implied_role', 204, ruleFetch),
   make('PUT', ONE, 'create_implied_role', 201, async call => {
     const { prior, implied } = present(call)
-    if (implied.name === 'admin') throw badRequest(`The role ${implied.id} cannot be implied.`)
+    if (implied.name === 'admin') throw forbidden(`${implied.id} cannot be an implied role.`)
     if (implied.domain_id !== null && prior.domain_id !== implied.domain_id) {
-      throw badRequest('A role of a domain cannot be implied by one from outside of it.')
+      throw forbidden('A role of a domain cannot be implied by one from outside of it.')
     }
     try {
       await call.env.db.tx(tx => implicationCreate(tx, prior.id, implied.id))

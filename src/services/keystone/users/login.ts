@@ -13,9 +13,23 @@ type Account = Selectable<UsersTable>
 /** Whether wrong passwords have locked the account, by now. */
 export function isLocked(user: Pick<Account, 'options' | 'failed_auths' | 'failed_auth_at'>, rules: Compliance): boolean {
   const { lockout_failure_attempts: attempts, lockout_duration: duration } = rules
-  if (attempts === undefined || user.options.ignore_lockout_failure_attempts === true) return false
+  if (attempts === 0 || user.options.ignore_lockout_failure_attempts === true) return false
   if (user.failed_auths < attempts || user.failed_auth_at === null) return false
   return user.failed_auth_at.getTime() + duration * 1000 > Date.now()
+}
+
+/**
+ * Whether the account has been locked since `user` was read. Hashing takes a while: of many guesses sent at once, the right one must not
+ * be let in by what was so before the wrong ones were counted.
+ */
+export async function lockedMeanwhile(db: Query, user: Pick<Account, 'id' | 'options'>, rules: Compliance): Promise<boolean> {
+  if (rules.lockout_failure_attempts === 0) return false
+  const counted = await db
+    .selectFrom('keystone.users')
+    .select(['failed_auths', 'failed_auth_at', 'options'])
+    .where('id', '=', user.id)
+    .executeTakeFirst()
+  return counted !== undefined && isLocked(counted, rules)
 }
 
 /** Whether the account can be used: enabled, and not left unused for longer than allowed. */
@@ -48,6 +62,7 @@ export async function passwordLogin(env: Env, ref: NamedRef, password: string): 
     await loginFailed(env, user.id)
     throw denied()
   }
+  if (await lockedMeanwhile(db, user, rules)) throw denied()
   if (!isEnabled(user, rules)) throw denied()
   if (stored.expires_at && stored.expires_at.getTime() <= Date.now() && user.options.ignore_password_expiry !== true) {
     throw unauthorized(`The password is expired and needs to be changed for user: ${user.id}.`)
@@ -82,7 +97,7 @@ async function directoryAttempt(env: Env, ref: NamedRef, password: string): Prom
     throw denied()
   }
   const user = await db.selectFrom('keystone.users').selectAll().where('id', '=', id).executeTakeFirst()
-  if (!user || !isEnabled(user, rules)) throw denied()
+  if (!user || isLocked(user, rules) || !isEnabled(user, rules)) throw denied()
   await loginSucceeded(env, user)
   return id
 }
@@ -103,7 +118,7 @@ export function passwordCut(password: string, settings: KeystoneSettings): strin
 /** Counts a wrong password or passcode. */
 export async function loginFailed(env: Env, userId: string): Promise<void> {
   const { lockout_failure_attempts: attempts, lockout_duration: duration } = identityOf(env).settings.security_compliance
-  if (attempts === undefined) return
+  if (attempts === 0) return
   // A lockout that has ended starts the count again.
   await env.db.tx(tx =>
     tx

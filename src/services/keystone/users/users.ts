@@ -13,7 +13,7 @@ import { Flag, Name, OptionalId, OptionFlag } from '../shapes.ts'
 import { revoke, stale } from '../tokens/stale.ts'
 import { isoBare } from '../wire.ts'
 import { federatedCheck, federatedStore } from './federated.ts'
-import { isEnabled, isLocked, loginFailed, passwordCut, passwordFetch } from './login.ts'
+import { isEnabled, isLocked, lockedMeanwhile, loginFailed, passwordCut, passwordFetch } from './login.ts'
 import { passwordHash, passwordVerify } from './passwords.ts'
 import { usersLetGo } from './store.ts'
 
@@ -224,7 +224,7 @@ const changePassword = route({
       await loginFailed(call.env, user.id)
       throw unauthorized('The request you have made requires authentication.')
     }
-    if (!isEnabled(user, rules)) throw denied()
+    if ((await lockedMeanwhile(call.db, user, rules)) || !isEnabled(user, rules)) throw denied()
     if (user.options.lock_password === true) {
       throw badRequest(
         'You cannot change your password at this time due to password policy disallowing password changes. Please contact your administrator.',
