@@ -1,5 +1,5 @@
 /** Where a name lives: MD5 of its path between two secrets of the cluster, as Swift's `hash_path`. */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 export interface HashSecrets {
   prefix: string
@@ -10,11 +10,11 @@ export interface HashSecrets {
 export function hashBytes(secrets: HashSecrets, account: string, container?: string | null, object?: string | null): Buffer {
   const path =
     object != null ? `/${account}/${container}/${object}` : container != null ? `/${account}/${container}` : `/${account}`
-  return createHash('md5').update(secrets.prefix).update(path).update(secrets.suffix).digest()
+  return hash('md5', `${secrets.prefix}${path}${secrets.suffix}`, 'buffer')
 }
 
 /** The same in hex, the name of its folder. */
 export const hashName = (secrets: HashSecrets, account: string, container?: string | null, object?: string | null): string =>
   hashBytes(secrets, account, container, object).toString('hex')
 
-export const md5 = (data: Buffer | string): string => createHash('md5').update(data).digest('hex')
+export const md5 = (data: Buffer | string): string => hash('md5', data, 'hex')

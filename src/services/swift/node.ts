@@ -8,6 +8,7 @@ import { type Log, openLog } from '#kit/log.ts'
 import { allDaemons } from './daemon-list.ts'
 import { type Premises, type Running, runDaemons } from './daemons.ts'
 import { type Databases, openDatabases } from './db/pool.ts'
+import type { Disks } from './disk/threads.ts'
 import type { HashSecrets } from './hash.ts'
 import { dialer, type Role } from './http/client.ts'
 import type { App } from './http/message.ts'
@@ -19,7 +20,7 @@ import type { ProxySettings, Site, TempUser } from './proxy/site.ts'
 import { reconApp } from './recon.ts'
 import { loadRing } from './ring/io.ts'
 import { DEFAULTS } from './settings.ts'
-import { hostApp, makeCluster, startHost } from './start.ts'
+import { hostApp, makeCluster, startDisks, startHost } from './start.ts'
 
 export interface NodeConfig {
   secrets: HashSecrets
@@ -82,12 +83,15 @@ export async function startNode(config: NodeConfig, log: Log): Promise<Node> {
   const client = pipeline(site)
   const open: Listening[] = []
   let databases: Databases | null = null
+  let disks: Disks | null = null
   let daemons: Running | null = null
   if (config.storage) {
     const { root, ip, port, mountCheck, reserve } = config.storage
     databases = openDatabases(config.databaseThreads ?? 1)
     const address = `${ip}:${port}`
-    const host = startHost({ root, secrets: config.secrets, log, local, address, dial, databases, mountCheck, reserve })
+    disks = await startDisks(root, log)
+    const shared = { root, secrets: config.secrets, log, local, address, dial }
+    const host = startHost({ ...shared, databases, disks, mountCheck, reserve })
     const premises: Premises = { objects: host.objectSite, databases: host.dbSite, cluster, log, address, client, site }
     daemons = runDaemons(
       premises,
@@ -104,7 +108,7 @@ export async function startNode(config: NodeConfig, log: Log): Promise<Node> {
       await daemons?.stop()
       await Promise.all(open.map(one => one.close()))
       dial.close()
-      await databases?.close()
+      await Promise.all([databases?.close(), disks?.close()])
     },
   }
 }

@@ -14,7 +14,7 @@ import { pipeline } from './proxy/pipeline.ts'
 import type { ProxySettings, Site } from './proxy/site.ts'
 import { evenRing } from './ring/ring.ts'
 import { DEFAULTS } from './settings.ts'
-import { deviceHere, type Host, keepSecrets, makeCluster, startHost } from './start.ts'
+import { deviceHere, type Host, keepSecrets, makeCluster, startDisks, startHost } from './start.ts'
 
 export interface AloneOptions {
   /** Holds `devices/` and the hash secrets. */
@@ -59,7 +59,9 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
   const local = new Map<string, Record<Role, App>>()
   const dial = dialer({ local })
   const databases = openDatabases(options.databaseThreads ?? 2)
+  const disks = await startDisks(root, options.log)
   const host = startHost({
+    disks,
     reserve: options.reserve,
     root,
     secrets,
@@ -102,7 +104,7 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
     await daemons.stop()
     await listening?.close()
     dial.close()
-    await databases.close()
+    await Promise.all([databases.close(), disks.close()])
   }
   let closed: Promise<void> | undefined
   return {

@@ -1,7 +1,7 @@
 /** Puts the object store together in one process: its servers on device folders here, and the proxy in front. */
 
 import { randomBytes } from 'node:crypto'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Log } from '#kit/log.ts'
 import { accountServer } from './account/server.ts'
@@ -10,6 +10,7 @@ import { containerServer } from './container/server.ts'
 import type { DbSite } from './db/path.ts'
 import { type Databases, openDatabases } from './db/pool.ts'
 import { failedWith } from './disk/layout.ts'
+import { type Disks, openDisks } from './disk/threads.ts'
 import type { HashSecrets } from './hash.ts'
 import { type Device, type Dialer, dialer, type Role } from './http/client.ts'
 import type { App } from './http/message.ts'
@@ -29,6 +30,7 @@ export interface HostOptions {
   address: string
   dial: Dialer
   databases: Databases
+  disks: Disks
   reserve?: number
   mountCheck?: boolean
   reclaimAge?: number
@@ -57,6 +59,7 @@ export function startHost(options: HostOptions): Host {
   const dbSite: DbSite = { ...shared, databases: options.databases, changed: new Set() }
   const objectSite: ObjectSite = {
     ...shared,
+    disks: options.disks,
     updateTimeout: options.updateTimeout ?? 1,
     expirerDivisor: options.expirerDivisor ?? 86400,
   }
@@ -135,5 +138,17 @@ export const deviceHere = (id: number, device: string, ip = '127.0.0.1', port = 
   weight: 100,
   meta: '',
 })
+
+/** The threads of a host's devices; what a loss of power took from the devices that are there is in place again when this returns. */
+export async function startDisks(root: string, log: Log): Promise<Disks> {
+  const disks = openDisks((device, trouble) => log.error({ device, trouble }, 'device could not be synced'))
+  const devices = await readdir(root).catch(error => (failedWith(error, 'ENOENT') ? [] : Promise.reject(error)))
+  const restore = async (device: string): Promise<void> => {
+    const restored = await disks.recover({ root, device })
+    if (restored) log.warn({ device, restored }, 'files restored from the journal')
+  }
+  await Promise.all(devices.map(restore))
+  return disks
+}
 
 export { dialer, openDatabases }

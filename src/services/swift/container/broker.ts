@@ -144,6 +144,9 @@ export function containerInfo(h: Handle): ContainerInfo {
   }
 }
 
+/** Only its `state`. */
+export const containerState = (h: Handle): string => h.one<{ state: string }>('SELECT state FROM info')!.state
+
 /** Creates a deleted container anew, or confirms one. Answers whether it did not exist before. */
 export function containerPut(
   h: Handle,

@@ -28,6 +28,9 @@ export interface ShardRange {
 
 const FIELDS = 'name, timestamp, lower, upper, object_count, bytes_used, meta_timestamp, deleted, state, state_timestamp'
 
+/** A state in which rows may belong to shards. */
+export const isSplit = (state: string): boolean => state === 'sharding' || state === 'sharded'
+
 /** True when the range holds the name. */
 export const holds = (range: Pick<ShardRange, 'lower' | 'upper'>, name: string): boolean =>
   after(name, range.lower) && (range.upper === '' || !after(name, range.upper))

@@ -92,8 +92,6 @@ const own = (at: At, time: string): { account: string; container: string; at: st
 })
 
 async function putRow(site: DbSite, at: At, object: string, req: Req, time: string, deleted: 0 | 1): Promise<Res> {
-  const elsewhere = await redirect(site, at, object, req)
-  if (elsewhere) return elsewhere
   const h = req.headers
   const row: ObjectRow = {
     name: object,
@@ -107,8 +105,14 @@ async function putRow(site: DbSite, at: At, object: string, req: Req, time: stri
     meta_at: h['x-meta-timestamp'] ? normal(h['x-meta-timestamp']) : time,
   }
   const make = at.account.startsWith('.') ? own(at, time) : null
-  const there = await site.databases.call('container.rows', at.path, { rows: [row], make })
-  if (!there) return refuse(404)
+  const unlessSplit = isTrue(h['x-backend-accept-redirect'])
+  const first = await site.databases.call('container.row', at.path, { row, make, unlessSplit })
+  if (first === 'split') {
+    const elsewhere = await redirect(site, at, object)
+    if (elsewhere) return elsewhere
+    await site.databases.call('container.row', at.path, { row, make, unlessSplit: false })
+  }
+  if (first === 'missing') return refuse(404)
   site.changed.add(at.path)
   return deleted ? reply(204) : reply(201)
 }

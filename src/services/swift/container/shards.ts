@@ -2,14 +2,11 @@
 import type { DbSite } from '../db/path.ts'
 import { isTrue, quote, type Req, type Res, readAll, refuse, reply } from '../http/message.ts'
 import { now } from '../timestamp.ts'
-import { holds, type ShardRange } from './ranges.ts'
+import { holds, isSplit, type ShardRange } from './ranges.ts'
 import { type At, infoHeaders } from './server.ts'
 
-const isSplit = (state: string): boolean => state === 'sharding' || state === 'sharded'
-
 /** The 301 for a row whose place is in a shard, for callers that can follow it; null when it belongs here, or is to be kept until the sharder moves it. */
-export async function redirect(site: DbSite, at: At, object: string, req: Req): Promise<Res | null> {
-  if (!isTrue(req.headers['x-backend-accept-redirect'])) return null
+export async function redirect(site: DbSite, at: At, object: string): Promise<Res | null> {
   const info = await site.databases.call('container.info', at.path)
   if (!info || !isSplit(info.state)) return null
   const range = await rangeFor(site, at.path, info.state, info.epoch!, object)

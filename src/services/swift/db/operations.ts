@@ -54,6 +54,14 @@ export const operations = {
     container.containerMerge(h, p.rows)
     return true
   },
+  /** One row of an object, unless its container is split and `unlessSplit` asks to know that. */
+  'container.row': (a: Access, p: { row: container.ObjectRow; make: NewContainer | null; unlessSplit: boolean }) => {
+    if (p.unlessSplit && a.h && ranges.isSplit(container.containerState(a.h))) return 'split'
+    if (!a.h && !p.make) return 'missing'
+    const h = a.h ?? a.use(() => container.containerMake(a.path, p.make!.account, p.make!.container, p.make!.put, 0, p.make!.at))
+    container.containerMerge(h, [p.row])
+    return 'entered'
+  },
   'container.list': (a: Access, p: { options: ListOptions; policy: number | null }) => {
     if (!a.h) return null
     const info = container.containerInfo(a.h)

@@ -1,18 +1,9 @@
-/**
- * One object on one device: the files of its hash folder, and which of them count.
- *
- *     1700000000.00000.data               the object (replicated)
- *     1700000000.00000#3.data             fragment 3 of an erasure-coded object, not yet known to be durable
- *     1700000000.00000#3#d.data           the same, durable: enough fragments are stored elsewhere
- *     1700000001.00000+1f.meta            metadata of a later POST; the suffix is the time of its content type
- *     1700000002.00000.ts                 a tombstone
- *
- * The newest of `.data` and `.ts` decides; a `.meta` counts when it is newer than that. All else is obsolete.
- */
+/** The files of one object on one device: reading, writing and tidying them. What their names say: `found.ts`. */
 import { type FileHandle, mkdir, open, readdir, rename, rm, rmdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Headers } from '../http/message.ts'
-import { decodePair, encodePair } from '../timestamp.ts'
+import type { SmallFile } from './files.ts'
+import { type Found, NOTHING, sortOut } from './found.ts'
 import {
   type Disk,
   deviceDir,
@@ -20,101 +11,13 @@ import {
   makeDir,
   partitionDir,
   quarantine,
+  syncAbove,
   syncDir,
-  syncMade,
   temporaryName,
   tmpDir,
   withPolicy,
 } from './layout.ts'
-import { BlockSums, type Opened, openRecord, tail } from './record.ts'
-
-export interface Part {
-  name: string
-  timestamp: string
-  kind: 'data' | 'meta' | 'ts'
-  /** `.meta`: when its content type was set, where that differs. */
-  typeTime: string | null
-  /** Erasure coding: which fragment, and whether it is durable. */
-  fragment: number | null
-  durable: boolean
-}
-
-export interface Found {
-  data: Part | null
-  meta: Part | null
-  tombstone: Part | null
-  /** Erasure coding: all fragments here of the version chosen, and of newer versions that are not durable yet. */
-  fragments: Part[]
-  obsolete: string[]
-  /** Every name in the folder. */
-  all: string[]
-}
-
-export const NOTHING: Found = { data: null, meta: null, tombstone: null, fragments: [], obsolete: [], all: [] }
-
-/** The parts of a file's name; null for names that are not ours. */
-export function parseName(name: string): Part | null {
-  const dot = name.lastIndexOf('.')
-  const kind = name.slice(dot + 1)
-  const stem = name.slice(0, dot)
-  if (kind === 'ts') return { name, timestamp: stem, kind, typeTime: null, fragment: null, durable: true }
-  if (kind === 'meta') {
-    const [timestamp, typeTime] = decodePair(stem)
-    return { name, timestamp, kind, typeTime, fragment: null, durable: true }
-  }
-  if (kind !== 'data') return null
-  const [timestamp, fragment, durable] = stem.split('#')
-  return {
-    name,
-    timestamp,
-    kind,
-    typeTime: null,
-    fragment: fragment === undefined ? null : Number(fragment),
-    durable: fragment === undefined || durable === 'd',
-  }
-}
-
-const byTime = (a: Part, b: Part): number =>
-  a.timestamp < b.timestamp ? 1 : a.timestamp > b.timestamp ? -1 : a.name < b.name ? 1 : -1
-
-/** Sorts out the names of one hash folder. `fragment`: the one wanted, when several are here. Pure. */
-export function sortOut(
-  names: string[],
-  options: { fragment?: number | null; notDurable?: boolean; tombstonesBefore?: string; time?: string } = {},
-): Found {
-  const parts = names.map(parseName).filter(part => part !== null)
-  parts.sort(byTime)
-  const found: Found = { data: null, meta: null, tombstone: null, fragments: [], obsolete: [], all: names }
-  const end = parts.find(part => part.kind === 'ts' || (part.kind === 'data' && part.durable))
-  const durableTimes = new Set(parts.filter(part => part.kind === 'data' && part.durable).map(part => part.timestamp))
-  for (const part of parts) {
-    const isOld = end !== undefined && part.timestamp < end.timestamp
-    if (part.kind === 'meta') {
-      if (isOld || (found.meta && part !== found.meta)) found.obsolete.push(part.name)
-      else found.meta = part
-    } else if (part.kind === 'ts') {
-      if (part !== end) found.obsolete.push(part.name)
-      else if (options.tombstonesBefore && part.timestamp < options.tombstonesBefore) found.obsolete.push(part.name)
-      else found.tombstone = part
-    } else if (isOld || (end?.kind === 'ts' && part.timestamp <= end.timestamp)) found.obsolete.push(part.name)
-    else if (part.fragment === null) found.data = part
-    else found.fragments.push(part)
-  }
-  if (end?.kind === 'ts' && options.tombstonesBefore && end.timestamp < options.tombstonesBefore) found.tombstone = null
-  if (found.fragments.length) {
-    const usable = found.fragments.filter(
-      part =>
-        (part.durable || durableTimes.has(part.timestamp) || options.notDurable) &&
-        (!options.time || part.timestamp === options.time),
-    )
-    const time = usable[0]?.timestamp
-    const same = usable.filter(part => part.timestamp === time)
-    found.data = (options.fragment == null ? same[0] : same.find(part => part.fragment === options.fragment)) ?? null
-    if (found.data) found.data = { ...found.data, durable: found.data.durable || durableTimes.has(found.data.timestamp) }
-  }
-  if (found.meta && !found.data && !found.fragments.length && end === undefined) found.meta = null
-  return found
-}
+import { BlockSums, type Opened, openRecord, recordOf, tail } from './record.ts'
 
 /** Lists and sorts out a hash folder; nothing when it does not exist. */
 export async function look(dir: string, options: Parameters<typeof sortOut>[1] = {}): Promise<Found> {
@@ -124,12 +27,6 @@ export async function look(dir: string, options: Parameters<typeof sortOut>[1] =
     if (failedWith(error, 'ENOENT', 'ENOTDIR')) return NOTHING
     throw error
   }
-}
-
-/** The newest thing that happened to the object here, as a timestamp; null when nothing did. */
-export const newest = (found: Found): string | null => {
-  const times = [found.data?.timestamp, found.tombstone?.timestamp, found.meta?.timestamp].filter(time => time !== undefined)
-  return times.length ? times.reduce((a, b) => (a > b ? a : b)) : null
 }
 
 export interface OpenObject extends Opened {
@@ -143,22 +40,29 @@ export interface OpenObject extends Opened {
 
 /** Opens what `look` found. The caller closes `file`; it is null when all data are in `data`. Throws Corrupt, ENOENT when it has just been replaced. */
 export async function openFound(dir: string, found: Found): Promise<OpenObject> {
-  const part = found.data!
-  const file = await open(join(dir, part.name), 'r')
+  const file = await open(join(dir, found.data!.name), 'r')
   try {
     const opened = await openRecord(file)
     const meta = found.meta ? await readMeta(join(dir, found.meta.name)) : null
-    const merged = merge(opened.metadata, meta, part.timestamp)
-    const open: OpenObject = { ...opened, file, ...merged, dataTime: part.timestamp, metaTime: found.meta?.timestamp ?? null }
-    if (opened.data) {
-      await file.close()
-      open.file = null
-    }
-    return open
+    const object = openObject(found, opened, meta, opened.data ? null : file)
+    if (opened.data) await file.close()
+    return object
   } catch (error) {
     await file.close()
     throw error
   }
+}
+
+/** The same of files that were read whole. Throws Corrupt. */
+export const openSeen = (found: Found, data: Uint8Array, meta: Uint8Array | null): OpenObject =>
+  openObject(found, recordOf(asBuffer(data)), meta && recordOf(asBuffer(meta)).metadata, null)
+
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+
+function openObject(found: Found, opened: Opened, meta: Headers | null, file: FileHandle | null): OpenObject {
+  const { timestamp } = found.data!
+  const merged = merge(opened.metadata, meta, timestamp)
+  return { ...opened, file, ...merged, dataTime: timestamp, metaTime: found.meta?.timestamp ?? null }
 }
 
 /** Reads the metadata of a `.meta` or `.ts` file. */
@@ -194,6 +98,15 @@ function merge(data: Headers, meta: Headers | null, dataTime: string): { headers
     typeTime = meta['content-type-timestamp']
   }
   return { headers, typeTime }
+}
+
+/** An object's place on a device. */
+export interface Spot {
+  disk: Disk
+  policy: number
+  partition: string
+  dir: string
+  hash: string
 }
 
 export interface Writing {
@@ -235,13 +148,13 @@ export async function beginWrite(disk: Disk, policy: number): Promise<Writing> {
       if (heldBytes >= HOLD) await flush()
     },
     async commit(dir, metadata, name, isNew) {
-      const top = isNew ? await makeDir(disk, dir) : null
+      if (isNew) await makeDir(disk, dir)
       await flush(tail(sums.table(), metadata))
       await file!.datasync()
       await file!.close()
       file = null
       await publish(disk, temporary, dir, name)
-      await syncMade(dir, top)
+      await Promise.all([syncDir(dir), syncAbove(disk, dir)])
     },
     async abandon() {
       await file?.close()
@@ -270,11 +183,9 @@ async function publish(disk: Disk, temporary: string, dir: string, name: string)
     await rename(temporary, join(dir, name))
   } catch (error) {
     if (!failedWith(error, 'ENOENT')) throw error
-    const made = await makeDir(disk, dir) // a cleaner took the empty folder away in between
+    await makeDir(disk, dir) // a cleaner took the empty folder away in between
     await rename(temporary, join(dir, name))
-    await syncMade(dir, made)
   }
-  await syncDir(dir)
 }
 
 async function openTemporary(disk: Disk, policy: number, path: string): Promise<FileHandle> {
@@ -290,22 +201,25 @@ async function openTemporary(disk: Disk, policy: number, path: string): Promise<
   }
 }
 
-/** Writes a file without data: a tombstone or the metadata of a POST. */
-export async function writeSmall(disk: Disk, policy: number, dir: string, name: string, metadata: Headers): Promise<void> {
-  const writing = await beginWrite(disk, policy)
-  try {
-    await writing.commit(dir, metadata, name, true)
-  } catch (error) {
-    await writing.abandon()
-    throw error
+/** The small file of an object's folder that a device's thread is to put in place. */
+export function smallFile(at: Spot, name: string, data: Buffer | null, metadata: Headers, first: boolean): SmallFile {
+  const sums = new BlockSums()
+  if (data) sums.update(data)
+  const end = tail(sums.table(), metadata)
+  const bytes = Buffer.allocUnsafeSlow((data?.length ?? 0) + end.length) // of its own: the thread takes it over
+  data?.copy(bytes)
+  end.copy(bytes, data?.length ?? 0)
+  const below = (path: string): string => path.slice(deviceDir(at.disk).length + 1)
+  return {
+    dir: below(at.dir),
+    name,
+    tmp: withPolicy('tmp', at.policy),
+    bytes,
+    first,
+    log: below(join(partitionDir(at.disk, at.policy, at.partition), CHANGES)),
+    changed: at.hash.slice(-3),
   }
 }
-
-/** Names of files. */
-export const dataName = (timestamp: string, fragment?: number | null, durable = false): string =>
-  fragment == null ? `${timestamp}.data` : `${timestamp}#${fragment}${durable ? '#d' : ''}.data`
-export const metaName = (timestamp: string, typeTime: string | null): string =>
-  `${encodePair(timestamp, typeTime === timestamp ? null : typeTime)}.meta`
 
 /** Removes what no longer counts; the folder too when nothing is left. Answers what does count. */
 export async function tidy(dir: string, options: Parameters<typeof sortOut>[1] = {}): Promise<Found> {
@@ -322,11 +236,14 @@ const notEmptyOrGone = (error: unknown): void => {
   if (!failedWith(error, 'ENOENT', 'ENOTEMPTY', 'EEXIST')) throw error
 }
 
+/** A partition's log of suffixes that changed. */
+const CHANGES = 'hashes.invalid'
+
 /** Says in the partition's log of changes that a suffix must be hashed anew. Costs nothing until the partition has been hashed once. */
 export async function invalidate(disk: Disk, policy: number, partition: string | number, hash: string): Promise<void> {
   let log: FileHandle
   try {
-    log = await open(join(partitionDir(disk, policy, partition), 'hashes.invalid'), 1 /* O_WRONLY */ | 0o2000 /* O_APPEND */)
+    log = await open(join(partitionDir(disk, policy, partition), CHANGES), 1 /* O_WRONLY */ | 0o2000 /* O_APPEND */)
   } catch (error) {
     if (failedWith(error, 'ENOENT')) return
     throw error

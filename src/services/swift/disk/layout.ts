@@ -1,6 +1,7 @@
 /** Folder names below a device, as Swift's: `objects[-P]/PART/SUFFIX/HASH`, `tmp[-P]`, `async_pending[-P]`, `quarantined`. */
 import { mkdir, open, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
+import { threadId } from 'node:worker_threads'
 import { now } from '../timestamp.ts'
 
 export interface Disk {
@@ -71,6 +72,16 @@ export async function syncMade(path: string, top: string | null): Promise<void> 
   }
 }
 
+/**
+ * Makes durable that a folder is there: all above it, up to the device. For folders that the journal's thread may have made, which syncs none
+ * of them.
+ */
+export async function syncAbove(disk: Disk, path: string): Promise<void> {
+  const above: string[] = []
+  for (let at = join(path, '..'); at.length >= deviceDir(disk).length; at = join(at, '..')) above.push(at)
+  await Promise.all(above.map(syncDir))
+}
+
 /** Puts a file of these bytes in place, durably: temporary file, datasync, rename, folder sync. */
 export async function putFile(disk: Disk, path: string, bytes: Buffer | string): Promise<void> {
   const temporary = join(tmpDir(disk, 0), temporaryName())
@@ -93,10 +104,10 @@ export async function putFile(disk: Disk, path: string, bytes: Buffer | string):
 }
 
 let counter = 0
-/** A name that no other process and no earlier call uses. */
+/** A name that no other process or thread and no earlier call uses. */
 export function temporaryName(): string {
   counter += 1
-  return `${now()}-${process.pid}-${counter}.tmp`
+  return `${now()}-${process.pid}-${threadId}-${counter}.tmp`
 }
 
 const free = new Map<string, { at: number; bytes: number; fraction: number }>()

@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
+import plainFs from 'node:fs'
 import fs, { mkdir, mkdtemp, open, rm, writeFile } from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
@@ -14,11 +15,14 @@ import { openLog } from '#kit/log.ts'
 import { LIMITS } from '../constraints.ts'
 import { type Headers, once, ownEnv, type Req, readAll, refuse } from '../http/message.ts'
 import { objectServer } from '../object/server.ts'
+import { readSmall, recover, storeAll } from './files.ts'
+import { openJournal } from './journal.ts'
+import { type Disks, SMALL } from './threads.ts'
 
 /** A change of the disk: of an entry in a folder, or of a file's bytes. */
 type Step =
   | { kind: 'entry'; dir: string; name: string; is: Inode | 'folder' | null }
-  | { kind: 'write'; inode: Inode; bytes: Buffer }
+  | { kind: 'write'; inode: Inode; bytes: Buffer; at?: number }
   | { kind: 'syncFile'; inode: Inode }
   | { kind: 'syncDir'; dir: string }
 interface Inode {
@@ -106,41 +110,139 @@ async function recorded(work: () => Promise<void>): Promise<Step[]> {
       if (there) entry(path, null)
     },
   })
+  const stop = recordSync(steps, entry, inodes, () => ({ id: ++id }))
   syncBuiltinESMExports()
   try {
     await work()
   } finally {
     Object.assign(fs, plain)
+    stop()
     Object.assign(handles, ofHandle)
     syncBuiltinESMExports()
   }
   return steps
 }
 
+/** The same for the calls of a device's thread. */
+function recordSync(
+  steps: Step[],
+  entry: (path: string, is: Inode | 'folder' | null) => void,
+  inodes: Map<string, Inode>,
+  made: () => Inode,
+): () => void {
+  const { openSync, closeSync, mkdirSync, writeSync, writevSync, fdatasyncSync, fsyncSync, renameSync, unlinkSync, rmSync } =
+    plainFs
+  const plain = {
+    openSync,
+    closeSync,
+    mkdirSync,
+    writeSync,
+    writevSync,
+    fdatasyncSync,
+    fsyncSync,
+    renameSync,
+    unlinkSync,
+    rmSync,
+  }
+  const open = new Map<number, Inode | string>()
+  const wrote = (fd: number, bytes: Buffer, at?: number): void => {
+    const inode = open.get(fd)
+    if (typeof inode === 'object') steps.push({ kind: 'write', inode, bytes, at })
+  }
+  const synced = (fd: number): void => {
+    const what = open.get(fd)
+    if (typeof what === 'string') steps.push({ kind: 'syncDir', dir: what })
+    else if (what) steps.push({ kind: 'syncFile', inode: what })
+  }
+  Object.assign(plainFs, {
+    openSync(path: string, flags: string) {
+      const fd = plain.openSync(path, flags)
+      if (flags === 'wx') {
+        inodes.set(path, made())
+        entry(path, inodes.get(path)!)
+      }
+      open.set(fd, inodes.get(path) ?? path)
+      return fd
+    },
+    closeSync(fd: number) {
+      plain.closeSync(fd)
+      open.delete(fd)
+    },
+    mkdirSync(path: string) {
+      plain.mkdirSync(path)
+      entry(path, 'folder')
+    },
+    writeSync(fd: number, bytes: Uint8Array, offset: number) {
+      const written = plain.writeSync(fd, bytes, offset)
+      wrote(fd, Buffer.from(bytes.subarray(offset, offset + written)))
+      return written
+    },
+    writevSync(fd: number, pieces: Uint8Array[], position: number) {
+      const written = plain.writevSync(fd, pieces, position)
+      wrote(fd, Buffer.concat(pieces).subarray(0, written), position)
+      return written
+    },
+    fdatasyncSync(fd: number) {
+      plain.fdatasyncSync(fd)
+      synced(fd)
+    },
+    fsyncSync(fd: number) {
+      plain.fsyncSync(fd)
+      synced(fd)
+    },
+    renameSync(from: string, to: string) {
+      plain.renameSync(from, to)
+      if (!inodes.has(from)) {
+        // from before the recording: its bytes are safe
+        const inode = made()
+        inodes.set(from, inode)
+        steps.push({ kind: 'write', inode, bytes: plainFs.readFileSync(to) }, { kind: 'syncFile', inode })
+      }
+      entry(to, inodes.get(from)!)
+      inodes.set(to, inodes.get(from)!)
+      entry(from, null)
+    },
+    unlinkSync(path: string) {
+      plain.unlinkSync(path)
+      entry(path, null)
+    },
+    rmSync(path: string, options: object) {
+      const there = inodes.has(path)
+      plain.rmSync(path, options)
+      if (there) entry(path, null)
+    },
+  })
+  return () => void Object.assign(plainFs, plain)
+}
+
 /** Every disk that may be found after the steps up to `at`: paths with their bytes, null for a folder. `before`: what was safe from the start. */
 function* disks(before: Map<string, Buffer | null>, steps: Step[], at: number): Generator<Map<string, Buffer | null>> {
   const pending: (Step & { kind: 'entry' })[] = []
   const safe: (Step & { kind: 'entry' })[] = []
-  const written = new Map<Inode, { bytes: Buffer; synced: number }>()
+  const written = new Map<Inode, { bytes: Buffer; safe: Buffer }>()
   for (const step of steps.slice(0, at)) {
     if (step.kind === 'entry') pending.push(step)
     else if (step.kind === 'syncDir') {
       for (const one of pending.filter(known => known.dir === step.dir)) safe.push(...pending.splice(pending.indexOf(one), 1))
     } else {
-      const file = written.get(step.inode) ?? { bytes: Buffer.alloc(0), synced: 0 }
-      if (step.kind === 'write') file.bytes = Buffer.concat([file.bytes, step.bytes])
-      else file.synced = file.bytes.length
+      const file = written.get(step.inode) ?? { bytes: Buffer.alloc(0), safe: Buffer.alloc(0) }
+      if (step.kind === 'write') {
+        const at = step.at ?? file.bytes.length
+        const after = file.bytes.subarray(at + step.bytes.length)
+        file.bytes = Buffer.concat([file.bytes.subarray(0, at), step.bytes, after])
+      } else file.safe = file.bytes
       written.set(step.inode, file)
     }
   }
   for (let chosen = 0; chosen < 2 ** pending.length; chosen++) {
-    for (const tail of ['lost', 'zeros', 'written'] as const) {
+    for (const tail of ['lost', 'zeros', 'torn', 'written'] as const) {
       const disk = new Map(before)
       const bytesOf = (inode: Inode): Buffer => {
-        const file = written.get(inode) ?? { bytes: Buffer.alloc(0), synced: 0 }
-        if (tail === 'written') return file.bytes
-        const kept = file.bytes.subarray(0, file.synced)
-        return tail === 'lost' ? kept : Buffer.concat([kept, Buffer.alloc(file.bytes.length - file.synced)])
+        const { bytes, safe } = written.get(inode) ?? { bytes: Buffer.alloc(0), safe: Buffer.alloc(0) }
+        if (tail === 'lost') return safe
+        if (tail === 'zeros') return Buffer.concat([safe, Buffer.alloc(bytes.length - safe.length)])
+        const half = bytes.length >> 1
+        return tail === 'written' ? bytes : Buffer.concat([bytes.subarray(0, half), safe.subarray(half)])
       }
       const applied = [...safe, ...pending.filter((_, i) => chosen & (1 << i))]
       applied.sort((a, b) => steps.indexOf(a) - steps.indexOf(b))
@@ -155,11 +257,34 @@ function* disks(before: Map<string, Buffer | null>, steps: Step[], at: number): 
 
 const NAMES = '/d/1/AUTH_a/c/o'
 
+/** The device's thread, in this one. `settle` makes its journal begin anew. */
+function diskHere(root: string): Disks & { settle(): Promise<void> } {
+  const device = join(root, 'd')
+  const journal = openJournal(
+    device,
+    error => assert.fail(String(error)),
+    async () => {},
+  )
+  return {
+    read: async (_disk, dir, options) => readSmall(dir, options, SMALL),
+    async store(_disk, file) {
+      const [outcome] = storeAll(device, journal, [file])
+      if (outcome instanceof Error) throw outcome
+      return outcome
+    },
+    recover: async () => recover(device, journal),
+    close: async () => {},
+    settle: () => journal.settle(),
+  }
+}
+
 function setUp(
   root: string,
+  disks: Disks,
 ): (method: string, time: string, body: Buffer | null, headers?: Headers) => Promise<{ status: number; body: string }> {
   const app = objectServer({
     root,
+    disks,
     secrets: { prefix: 'p', suffix: 's' },
     dial: async () => refuse(201),
     limits: LIMITS,
@@ -211,8 +336,10 @@ async function losePower(
   const root = await mkdtemp(join(tmpdir(), 'swift-power-'))
   t.after(() => rm(root, { recursive: true, force: true }))
   await mkdir(join(root, 'd'))
-  const ask = setUp(root)
+  const thread = diskHere(root)
+  const ask = setUp(root, thread)
   if (old) assert.equal((await ask('PUT', '1700000000.00000', old, { 'x-object-meta-a': 'old' })).status, 201)
+  await thread.settle()
   const before = await snapshot(root)
   const was = await ask('GET', '1700000009.00000', null)
   const steps = await recorded(async () => assert.ok((await act(ask)).status < 300))
@@ -238,7 +365,10 @@ async function losePower(
         if (bytes === null) await mkdir(target, { recursive: true })
         else await writeFile(target, bytes).catch(error => (error.code === 'ENOENT' ? undefined : Promise.reject(error)))
       }
-      const found = await setUp(place)('GET', '1700000009.00000', null)
+      const after = diskHere(place)
+      await after.recover({ root: place, device: 'd' })
+      await after.settle()
+      const found = await setUp(place, after)('GET', '1700000009.00000', null)
       const allowed = at === steps.length ? [is] : [was, is]
       assert.ok(
         allowed.some(one => one.status === found.status && one.body === found.body),

@@ -79,30 +79,41 @@ export interface Opened {
 /** Reads and checks what follows the data. Throws Corrupt. */
 export async function openRecord(file: FileHandle, fileSize?: number): Promise<Opened> {
   const total = fileSize ?? (await file.stat()).size
-  if (total < FOOTER) throw new Corrupt('shorter than its footer')
-  const want = Math.min(total, TAIL)
-  let end = Buffer.allocUnsafe(want)
-  await readFully(file, end, total - want)
-  const foot = end.subarray(end.length - FOOTER)
-  if (!foot.subarray(16).equals(MAGIC) || foot.readUInt32BE(12) !== 0) throw new Corrupt('no footer')
-  const tableBytes = foot.readUInt32BE(0)
-  const jsonBytes = foot.readUInt32BE(4)
-  const after = tableBytes + jsonBytes + FOOTER
-  if (after > total || tableBytes % 4) throw new Corrupt('lengths do not fit')
+  let end = Buffer.allocUnsafe(Math.min(total, TAIL))
+  await readFully(file, end, total - end.length)
+  const after = lengthAfter(end, total)
   if (after > end.length) {
-    const whole = Buffer.allocUnsafe(after)
-    await readFully(file, whole, total - after)
-    end = whole
+    end = Buffer.allocUnsafe(after)
+    await readFully(file, end, total - after)
   }
+  return opened(end, total, after)
+}
+
+/** The same of a file that was read whole. Throws Corrupt. */
+export const recordOf = (bytes: Buffer): Opened => opened(bytes, bytes.length, lengthAfter(bytes, bytes.length))
+
+/** Bytes that follow the data in a file of `total` bytes that ends so. */
+function lengthAfter(end: Buffer, total: number): number {
+  if (total < FOOTER) throw new Corrupt('shorter than its footer')
+  const at = end.length - FOOTER
+  if (end.compare(MAGIC, 0, MAGIC.length, at + 16) !== 0 || end.readUInt32BE(at + 12) !== 0) throw new Corrupt('no footer')
+  const after = end.readUInt32BE(at) + end.readUInt32BE(at + 4) + FOOTER
+  if (after > total || end.readUInt32BE(at) % 4) throw new Corrupt('lengths do not fit')
+  return after
+}
+
+function opened(end: Buffer, total: number, after: number): Opened {
   const covered = end.subarray(end.length - after, end.length - FOOTER + 8)
-  if (crc32(covered) !== foot.readUInt32BE(8)) throw new Corrupt('metadata does not match its checksum')
+  if (crc32(covered) !== end.readUInt32BE(end.length - FOOTER + 8)) throw new Corrupt('metadata does not match its checksum')
+  const tableBytes = end.readUInt32BE(end.length - FOOTER)
+  const jsonBytes = after - tableBytes - FOOTER
   const size = total - after
   if (Math.ceil(size / BLOCK) * 4 !== tableBytes) throw new Corrupt('checksum table does not fit the size')
   const table = covered.subarray(0, tableBytes)
-  const metadata = JSON.parse(covered.subarray(tableBytes, tableBytes + jsonBytes).toString()) as Headers
+  const metadata = JSON.parse(covered.toString('utf8', tableBytes, tableBytes + jsonBytes)) as Headers
   let data: Buffer | null = null
-  if (size + after <= end.length) {
-    data = end.subarray(end.length - after - size, end.length - after)
+  if (total <= end.length) {
+    data = end.subarray(end.length - total, end.length - after)
     check(data, 0, table)
   }
   return { metadata, size, table, data }

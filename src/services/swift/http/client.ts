@@ -193,6 +193,7 @@ function remote(
       outgoing.flushHeaders()
     } else {
       sent = true
+      if (call.footers) outgoing.addTrailers(call.footers())
       outgoing.end((call.body as Buffer | null | undefined) ?? undefined)
     }
   })

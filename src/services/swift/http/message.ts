@@ -198,8 +198,9 @@ export const ok = (status: number): boolean => status >= 200 && status < 300
 
 /** Reads a whole body of at most `max` bytes. Throws 413 beyond it. */
 export async function readAll(body: Body | AsyncIterable<Buffer>, max = Number.POSITIVE_INFINITY): Promise<Buffer> {
-  if (body === null) return Buffer.alloc(0)
+  if (body === null) return NONE
   if (Buffer.isBuffer(body)) return body
+  if (body instanceof Bytes) return body.bytes
   const parts: Buffer[] = []
   let size = 0
   for await (const part of body) {
@@ -209,16 +210,26 @@ export async function readAll(body: Body | AsyncIterable<Buffer>, max = Number.P
   }
   return parts.length === 1 ? parts[0] : Buffer.concat(parts)
 }
+const NONE = Buffer.alloc(0)
 
 /** Lets go of a response whose body nobody will read. */
 export function discard(res: Res): void {
   if (res.body && !Buffer.isBuffer(res.body)) res.body.discard?.()
 }
 
-/** Bytes as a request body. */
-export async function* once(bytes: Buffer): AsyncGenerator<Buffer> {
-  if (bytes.length) yield bytes
+/** A request body that is at hand as a whole. */
+export class Bytes implements AsyncIterable<Buffer> {
+  readonly bytes: Buffer
+  constructor(bytes: Buffer) {
+    this.bytes = bytes
+  }
+  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer> {
+    if (this.bytes.length) yield this.bytes
+  }
 }
+
+/** Bytes as a request body. */
+export const once = (bytes: Buffer): Bytes => new Bytes(bytes)
 
 /** A query string parsed once; `+` is a space; the first value of a name wins. Throws 400 for bytes that are not UTF-8. */
 export function parseQuery(text: string): Query {

@@ -9,7 +9,8 @@
 import { createHash } from 'node:crypto'
 import { open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { newest, tidy } from '../disk/diskfile.ts'
+import { tidy } from '../disk/diskfile.ts'
+import { newest } from '../disk/found.ts'
 import { type Disk, failedWith, partitionDir } from '../disk/layout.ts'
 import { ago } from '../timestamp.ts'
 

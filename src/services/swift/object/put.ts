@@ -1,11 +1,12 @@
 /** PUT of an object: stream to a temporary file, check length and ETag, make it durable under its name, tell the container. */
 import { createHash } from 'node:crypto'
 import { checkObjectCreation } from '../constraints.ts'
-import { beginWrite, dataName, invalidate, look, newest, openFound, tidy } from '../disk/diskfile.ts'
-import { type Disk, failedWith, hashDir, isDeviceFault, isFull } from '../disk/layout.ts'
+import { beginWrite, invalidate, look, openFound, type Spot, smallFile, tidy } from '../disk/diskfile.ts'
+import { dataName, newest } from '../disk/found.ts'
+import { failedWith, hashDir, isDeviceFault, isFull } from '../disk/layout.ts'
 import { Corrupt } from '../disk/record.ts'
-import { hashName } from '../hash.ts'
-import { type Headers, isTrue, type Req, type Res, refuse, reply } from '../http/message.ts'
+import { hashName, md5 } from '../hash.ts'
+import { Bytes, type Headers, isTrue, type Req, type Res, readAll, refuse, reply } from '../http/message.ts'
 import { seconds } from '../timestamp.ts'
 import type { ObjectSite } from './site.ts'
 import { updateContainers, updateExpirer } from './updates.ts'
@@ -30,14 +31,12 @@ export const isObjectMeta = (name: string): boolean =>
   name.startsWith('x-object-transient-sysmeta-') ||
   KEPT.includes(name)
 
-export interface Target {
-  disk: Disk
-  policy: number
-  partition: string
+export interface Target extends Spot {
   names: [account: string, container: string, object: string]
-  dir: string
-  hash: string
 }
+
+/** Bodies up to this size go through the journal as a whole. */
+export const SMALL_BODY = 65536
 
 /** Where an object is on this server. */
 export function target(
@@ -56,18 +55,9 @@ export function target(
 export async function put(site: ObjectSite, at: Target, req: Req): Promise<Res> {
   const refused = checkObjectCreation(req, at.names[2], site.limits)
   if (refused) return refused
-  const timestamp = req.headers['x-timestamp']
-  const fragment = req.headers['x-backend-fragment-index']
-  const found = await look(at.dir, { notDurable: true, fragment: fragment === undefined ? null : Number(fragment) })
-  const last = found.data?.timestamp ?? found.tombstone?.timestamp ?? null
-  if (req.headers['if-none-match'] === '*' && found.data && !(await isExpired(at, timestamp))) return refuse(412)
-  const sameFragment = found.data?.timestamp === timestamp && fragment !== undefined && found.data.fragment !== Number(fragment)
-  if (last !== null && last >= timestamp && !(last === timestamp && (sameFragment || (fragment !== undefined && !found.data)))) {
-    return refuse(409, undefined, { 'x-backend-timestamp': newest(found)! })
-  }
   try {
     if (await isFull(at.disk, site.reserve, req.length ?? 0)) return refuse(507)
-    return await store(site, at, req, timestamp, found.all.length === 0)
+    return (await putFirst(site, at, req)) ?? (await putBeside(site, at, req))
   } catch (error) {
     if (isDeviceFault(error) || failedWith(error, 'ENOENT')) {
       site.log.warn({ err: error, device: at.disk.device }, 'device refused a write')
@@ -77,8 +67,72 @@ export async function put(site: ObjectSite, at: Target, req: Req): Promise<Res> 
   }
 }
 
-async function store(site: ObjectSite, at: Target, req: Req, timestamp: string, isNew: boolean): Promise<Res> {
+/** A small new object, the most frequent case: no look at what is there, which is nothing. Null when something is, or the request is another. */
+async function putFirst(site: ObjectSite, at: Target, req: Req): Promise<Res | null> {
+  const isPlain = req.headers['if-none-match'] === undefined && req.headers['x-backend-fragment-index'] === undefined
+  if (!isPlain || !(req.body === null || req.body instanceof Bytes)) return null
+  const bytes = await readAll(req.body)
+  return bytes.length > SMALL_BODY ? null : storeSmall(site, at, req, bytes, 'first')
+}
+
+async function putBeside(site: ObjectSite, at: Target, req: Req): Promise<Res> {
+  const timestamp = req.headers['x-timestamp']
+  const fragment = req.headers['x-backend-fragment-index']
+  const found = await look(at.dir, { notDurable: true, fragment: fragment === undefined ? null : Number(fragment) })
+  const last = found.data?.timestamp ?? found.tombstone?.timestamp ?? null
+  if (req.headers['if-none-match'] === '*' && found.data && !(await isExpired(at, timestamp))) return refuse(412)
+  const sameFragment = found.data?.timestamp === timestamp && fragment !== undefined && found.data.fragment !== Number(fragment)
+  if (last !== null && last >= timestamp && !(last === timestamp && (sameFragment || (fragment !== undefined && !found.data)))) {
+    return refuse(409, undefined, { 'x-backend-timestamp': newest(found)! })
+  }
+  const isNew = found.all.length === 0
   const before = isNew ? null : await metadataBefore(at)
+  if (fragment === undefined && req.length !== null && req.length <= SMALL_BODY)
+    return (await storeSmall(site, at, req, await readAll(req.body, site.limits.max_file_size), before))!
+  return storeLarge(site, at, req, isNew, before)
+}
+
+/** Through the journal. `before`: the metadata of what it replaces; `first`: only where nothing is, null otherwise. */
+async function storeSmall(
+  site: ObjectSite,
+  at: Target,
+  req: Req,
+  bytes: Buffer,
+  before: Headers | null | 'first',
+): Promise<Res | null> {
+  if (req.length !== null && bytes.length !== req.length) return refuse(499)
+  const timestamp = req.headers['x-timestamp']
+  const etag = md5(bytes)
+  const footers = req.footers?.() ?? {}
+  if (isOther(req, footers, etag)) return refuse(422)
+  const metadata = describe(at, req, footers, timestamp, etag, bytes.length)
+  if (!(await place(site, at, dataName(timestamp), bytes, metadata, before === 'first'))) return null
+  await announce(site, at, req, metadata, footers, before === 'first' ? null : before)
+  return reply(201, { etag, 'content-type': 'text/html; charset=UTF-8' })
+}
+
+/** Puts a small file in an object's folder, durably, and drops what it makes obsolete. False when it was to be the first there and is not. */
+export async function place(
+  site: ObjectSite,
+  at: Target,
+  name: string,
+  bytes: Buffer | null,
+  metadata: Headers,
+  first = false,
+): Promise<boolean> {
+  const outcome = await site.disks.store(at.disk, smallFile(at, name, bytes, metadata, first))
+  if (outcome === 'beside') await tidy(at.dir, { notDurable: true })
+  return outcome !== 'taken'
+}
+
+/** Whether the client, or a step of the pipeline, said another ETag. */
+function isOther(req: Req, footers: Headers, etag: string): boolean {
+  const asked = (footers.etag ?? req.headers.etag)?.replace(/^"|"$/g, '').toLowerCase()
+  return Boolean(asked && asked !== etag)
+}
+
+async function storeLarge(site: ObjectSite, at: Target, req: Req, isNew: boolean, before: Headers | null): Promise<Res> {
+  const timestamp = req.headers['x-timestamp']
   const writing = await beginWrite(at.disk, at.policy)
   try {
     const sum = createHash('md5')
@@ -92,9 +146,8 @@ async function store(site: ObjectSite, at: Target, req: Req, timestamp: string, 
     if (req.length !== null && writing.size !== req.length) return refuse(499)
     const etag = sum.digest('hex')
     const footers = req.footers?.() ?? {}
+    if (isOther(req, footers, etag)) return refuse(422)
     const metadata = describe(at, req, footers, timestamp, etag, writing.size)
-    const asked = (footers.etag ?? req.headers.etag)?.replace(/^"|"$/g, '').toLowerCase()
-    if (asked && asked !== etag) return refuse(422)
     const fragment = req.headers['x-backend-fragment-index']
     const durable = fragment !== undefined && !isTrue(req.headers['x-backend-no-commit'])
     const name = dataName(timestamp, fragment === undefined ? null : Number(fragment), durable)

@@ -2,7 +2,8 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { checkDeleteHeaders, checkMetadata } from '../constraints.ts'
-import { look, metaName, newest, type OpenObject, openFound, quarantineObject, writeSmall } from '../disk/diskfile.ts'
+import { type OpenObject, openFound, openSeen, quarantineObject } from '../disk/diskfile.ts'
+import { metaName, newest, type Part, sortOut } from '../disk/found.ts'
 import { deviceDir, failedWith, isDeviceFault } from '../disk/layout.ts'
 import { Corrupt, readChecked } from '../disk/record.ts'
 import { respond } from '../http/conditional.ts'
@@ -20,7 +21,7 @@ import {
   splitPath,
 } from '../http/message.ts'
 import { base, httpDate, normal, now, seconds, toTicks } from '../timestamp.ts'
-import { afterWrite, isObjectMeta, moveExpiry, override, put, type Target, target } from './put.ts'
+import { afterWrite, isObjectMeta, moveExpiry, override, place, put, type Target, target } from './put.ts'
 import type { ObjectSite } from './site.ts'
 import { commit, replicate, ssync } from './sync.ts'
 import { updateContainers } from './updates.ts'
@@ -99,16 +100,13 @@ async function openAt(
   wanted: Wanted,
 ): Promise<{ open: OpenObject | null; time: string | null; fragments: string }> {
   for (let attempt = 0; ; attempt++) {
-    const found = await look(at.dir, wanted)
-    const fragments = JSON.stringify(
-      found.fragments.reduce<Record<string, number[]>>((all, part) => {
-        all[part.timestamp] = [...(all[part.timestamp] ?? []), part.fragment!]
-        return all
-      }, {}),
-    )
+    const seen = await site.disks.read(at.disk, at.dir, wanted)
+    const found = sortOut(seen.names, wanted)
+    const fragments = found.fragments.length ? fragmentsOf(found.fragments) : '{}'
     if (!found.data) return { open: null, time: newest(found), fragments }
     try {
-      return { open: await openFound(at.dir, found), time: newest(found), fragments }
+      const open = seen.data ? openSeen(found, seen.data, seen.meta) : await openFound(at.dir, found)
+      return { open, time: newest(found), fragments }
     } catch (error) {
       if (failedWith(error, 'ENOENT') && attempt < 3) continue // replaced between listing and opening
       if (!(error instanceof Corrupt)) throw error
@@ -116,6 +114,16 @@ async function openAt(
       return { open: null, time: null, fragments: '{}' }
     }
   }
+}
+
+/** Which fragments of which version are here, as the proxy wants to know it. */
+function fragmentsOf(parts: Part[]): string {
+  const all: Record<string, number[]> = {}
+  for (const part of parts) {
+    all[part.timestamp] ??= []
+    all[part.timestamp].push(part.fragment!)
+  }
+  return JSON.stringify(all)
 }
 
 async function spoiled(site: ObjectSite, at: Target, error: Corrupt): Promise<void> {
@@ -248,8 +256,7 @@ async function post(site: ObjectSite, at: Target, req: Req): Promise<Res> {
     metadata['content-type'] = type ?? open.headers['content-type']
     metadata['content-type-timestamp'] = typeTime
   }
-  await writeSmall(at.disk, at.policy, at.dir, metaName(timestamp, typeTime > open.dataTime ? typeTime : null), metadata)
-  await afterWrite(at, false)
+  await place(site, at, metaName(timestamp, typeTime > open.dataTime ? typeTime : null), null, metadata)
   await moveExpiry(site, at, req, deleteAt, Number(metadata['x-delete-at'] ?? 0))
   await updateAfterPost(site, at, req, open, type, timestamp)
   return reply(202, { 'content-type': 'text/html; charset=UTF-8', 'x-backend-timestamp': timestamp }, refuse(202).body)
@@ -298,8 +305,7 @@ async function remove(site: ObjectSite, at: Target, req: Req): Promise<Res> {
   }
   if (time === null || time < timestamp) {
     if (deleteAt) await moveExpiry(site, at, req, deleteAt, 0)
-    await writeSmall(at.disk, at.policy, at.dir, `${timestamp}.ts`, { name: `/${at.names.join('/')}`, 'x-timestamp': timestamp })
-    await afterWrite(at, false)
+    await place(site, at, `${timestamp}.ts`, null, { name: `/${at.names.join('/')}`, 'x-timestamp': timestamp })
     await updateContainers(site, at.disk, at.policy, 'DELETE', at.names, req, { 'x-timestamp': timestamp })
   }
   const shown = time !== null && time > timestamp ? time : timestamp

@@ -1,12 +1,15 @@
 /** What an object server needs to know, given once at start. */
 import type { Log } from '#kit/log.ts'
 import type { Limits } from '../constraints.ts'
+import type { Disks } from '../disk/threads.ts'
 import type { HashSecrets } from '../hash.ts'
 import type { Dialer } from '../http/client.ts'
 
 export interface ObjectSite {
   /** The folder that holds the devices. */
   root: string
+  /** The threads of the devices. */
+  disks: Disks
   secrets: HashSecrets
   dial: Dialer
   limits: Limits

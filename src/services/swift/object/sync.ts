@@ -1,7 +1,8 @@
 /** What object servers ask of each other: suffix hashes, which versions are missing, and the commit of a fragment. */
 import { rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { dataName, look } from '../disk/diskfile.ts'
+import { look } from '../disk/diskfile.ts'
+import { dataName } from '../disk/found.ts'
 import { type Disk, deviceDir, failedWith, hashDir, syncDir } from '../disk/layout.ts'
 import { type Req, type Res, readAll, refuse, reply } from '../http/message.ts'
 import { suffixHashes } from './hashes.ts'

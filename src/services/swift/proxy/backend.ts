@@ -97,11 +97,15 @@ export async function read(
 const stampOf = (res: Res): string => res.headers['x-backend-timestamp'] ?? res.headers['x-timestamp'] ?? ''
 
 /** The same write to every replica, headers of its own for each; a handoff in place of a failing primary. The best answer of all. */
-export async function write(cluster: Cluster, role: Role, ring: Ring, partition: number, calls: Call[]): Promise<Res> {
+export const write = async (cluster: Cluster, role: Role, ring: Ring, partition: number, calls: Call[]): Promise<Res> =>
+  best(await tryAll(cluster, role, ring, partition, calls), calls.length)
+
+/** The answers to it that a quorum waits for. */
+export function tryAll(cluster: Cluster, role: Role, ring: Ring, partition: number, calls: Call[]): Promise<Res[]> {
   const first = primaries(ring, partition)
   const spare = spares(cluster, ring, partition)
   const slots = calls.map((call, i) => attempt(cluster, role, partition, call, first[i], spare))
-  return best(await gather(slots, quorum(calls.length), cluster.postQuorum), calls.length)
+  return gather(slots, quorum(calls.length), cluster.postQuorum)
 }
 
 /** Gives out the handoffs of a partition, each once. */

@@ -2,11 +2,12 @@
 import { checkLength, checkObjectCreation } from '../constraints.ts'
 import { ecPut } from '../ec/put.ts'
 import type { Call, Place } from '../http/client.ts'
-import { answer, discard, type Headers, isTrue, type Req, type Res, refuse, reply } from '../http/message.ts'
+import { answer, discard, type Headers, isTrue, type Req, type Res, readAll, refuse, reply } from '../http/message.ts'
+import { SMALL_BODY } from '../object/put.ts'
 import { quorum } from '../policies.ts'
 import { handoffs, primaries, replicas } from '../ring/ring.ts'
 import { httpDate, now } from '../timestamp.ts'
-import { best, gather, inTurn, note, spares } from './backend.ts'
+import { best, gather, inTurn, note, spares, tryAll } from './backend.ts'
 import type { Cluster } from './cluster.ts'
 import { type Feed, feed } from './feed.ts'
 import { typeOf } from './mime.ts'
@@ -31,11 +32,27 @@ export async function putObject(cluster: Cluster, req: Req, at: ObjectAt): Promi
   const calls = extra.map(
     (own): Call => ({ method: 'PUT', path, headers: { ...headers, ...own }, length: req.length, footers: req.footers }),
   )
+  if (isSmall(req)) return done(await whole(cluster, at, calls, await readAll(req.body)), req)
   const res =
     n === 1 && handoffs(at.policy.ring, at.partition).next().done
       ? await single(cluster, req, at, calls[0])
       : await spread(cluster, req, at, calls)
   return done(res, req)
+}
+
+/** A body that is taken in before any server is asked: nobody waits for a refusal before sending it. */
+const isSmall = (req: Req): boolean =>
+  req.length !== null &&
+  req.length <= SMALL_BODY &&
+  req.headers.expect === undefined &&
+  req.headers['if-none-match'] === undefined
+
+/** The same bytes to each server, a handoff in place of one that fails. */
+async function whole(cluster: Cluster, at: ObjectAt, calls: Call[], body: Buffer): Promise<Res> {
+  const all = calls.map(call => ({ ...call, body, length: body.length }))
+  const results = await tryAll(cluster, 'object', at.policy.ring, at.partition, all)
+  const newer = results.find(res => res.status === 409)
+  return newer ?? best(results, calls.length)
 }
 
 /** The answer that the client sees. A conflict means that something newer is stored: accepted. */
