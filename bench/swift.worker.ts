@@ -43,7 +43,14 @@ const once = (verb: string, name: string): Promise<boolean> =>
     outgoing.end(verb === 'PUT' ? body : undefined)
   })
 
-if (method === 'GET') for (let i = 0; i < KEPT; i++) await once('PUT', `kept-${size}-${i}`)
+if (method === 'GET') {
+  let i = 0
+  const fill = async (): Promise<void> => {
+    for (let own = i++; own < KEPT; own = i++) await once('PUT', `kept-${size}-${own}`)
+  }
+  await Promise.all(Array.from({ length: connections }, fill))
+}
+parentPort!.postMessage('begins')
 const began = performance.now()
 const end = began + seconds * 1000
 let next = 0
