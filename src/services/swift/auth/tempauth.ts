@@ -26,16 +26,29 @@ const mac = (site: Site, claim: string): string =>
     .update(claim)
     .digest('base64url')
 
-/** The user of a token; null when it is forged, stale or of a user that is gone. */
+const MOST_TOKENS = 10_000
+const checked = new WeakMap<Site, Map<string, { user: TempUser; expires: number }>>()
+
+/** The user of a token; null when it is forged, stale or of a user that is gone. A good one is remembered, as users do not change. */
 function userOf(site: Site, token: string): TempUser | null {
+  const tokens = checked.get(site) ?? new Map<string, { user: TempUser; expires: number }>()
+  checked.set(site, tokens)
+  const known = tokens.get(token) ?? check(site, token)
+  if (!known || known.expires < Date.now() / 1000) return null
+  tokens.set(token, known)
+  if (tokens.size > MOST_TOKENS) tokens.delete(tokens.keys().next().value!)
+  return known.user
+}
+
+function check(site: Site, token: string): { user: TempUser; expires: number } | null {
   const match = /^AUTH_tk([\w-]+)\.([\w-]+)$/.exec(token)
   if (!match) return null
   const own = Buffer.from(mac(site, match[1]))
   const given = Buffer.from(match[2])
   if (own.length !== given.length || !timingSafeEqual(own, given)) return null
   const [account, name, expires] = JSON.parse(Buffer.from(match[1], 'base64url').toString()) as [string, string, number]
-  if (expires < Date.now() / 1000) return null
-  return site.settings.tempauth!.users.find(user => user.account === account && user.user === name) ?? null
+  const user = site.settings.tempauth!.users.find(one => one.account === account && one.user === name)
+  return user ? { user, expires } : null
 }
 
 /** What the user is to access lists. An admin of the account owns it. */

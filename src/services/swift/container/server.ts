@@ -2,6 +2,7 @@
 import type { AccountInfo } from '../account/broker.ts'
 import { checkMetadata } from '../constraints.ts'
 import { checkDevice, type DbSite, dbPath, guarded, listOptions, metadataHeaders, metadataOf } from '../db/path.ts'
+import { isFull } from '../disk/layout.ts'
 import {
   type App,
   answer,
@@ -41,7 +42,8 @@ export function containerServer(site: DbSite): App {
       const [device, partition, account, container, object] = splitPath(req.path, 4, 5)
       const at = { device: device!, partition: partition!, account: account!, container: container! }
       const writing = req.method !== 'GET' && req.method !== 'HEAD'
-      await checkDevice(site, at.device, writing && req.method !== 'DELETE')
+      // a row's database is there or it is not, so the device is looked at only then
+      if (object === null || site.mountCheck) await checkDevice(site, at.device, writing && req.method !== 'DELETE')
       const path = dbPath(site, at.device, at.partition, at.account, at.container)
       return await guarded(site, at.device, 'containers', path, () => method(site, { ...at, path }, object, req))
     } catch (error) {
@@ -93,6 +95,7 @@ const own = (at: At, time: string): { account: string; container: string; at: st
 
 async function putRow(site: DbSite, at: At, object: string, req: Req, time: string, deleted: 0 | 1): Promise<Res> {
   const h = req.headers
+  if (!deleted && (await isFull({ root: site.root, device: at.device }, site.reserve, 0))) return refuse(507)
   const row: ObjectRow = {
     name: object,
     created_at: time,
@@ -112,7 +115,10 @@ async function putRow(site: DbSite, at: At, object: string, req: Req, time: stri
     if (elsewhere) return elsewhere
     await site.databases.call('container.row', at.path, { row, make, unlessSplit: false })
   }
-  if (first === 'missing') return refuse(404)
+  if (first === 'missing') {
+    await checkDevice(site, at.device, false)
+    return refuse(404)
+  }
   site.changed.add(at.path)
   return deleted ? reply(204) : reply(201)
 }

@@ -27,15 +27,12 @@ export interface DbSite {
 }
 
 export const dbDir = (disk: Disk, kind: 'accounts' | 'containers', partition: string | number, hash: string): string =>
-  join(deviceDir(disk), kind, String(partition), hash.slice(-3), hash)
+  `${deviceDir(disk)}/${kind}/${partition}/${hash.slice(-3)}/${hash}`
 
 /** The database file of an account or container on a device. */
 export function dbPath(site: DbSite, device: string, partition: string | number, account: string, container?: string): string {
   const hash = hashName(site.secrets, account, container)
-  return join(
-    dbDir({ root: site.root, device }, container === undefined ? 'accounts' : 'containers', partition, hash),
-    `${hash}.db`,
-  )
+  return `${dbDir({ root: site.root, device }, container === undefined ? 'accounts' : 'containers', partition, hash)}/${hash}.db`
 }
 
 /** Refuses with 507 when the device is not there, or full and about to be written to. */

@@ -216,7 +216,7 @@ export function smallFile(at: Spot, name: string, data: Buffer | null, metadata:
     tmp: withPolicy('tmp', at.policy),
     bytes,
     first,
-    log: below(join(partitionDir(at.disk, at.policy, at.partition), CHANGES)),
+    log: below(`${partitionDir(at.disk, at.policy, at.partition)}/${CHANGES}`),
     changed: at.hash.slice(-3),
   }
 }

@@ -1,6 +1,7 @@
 /** What a device's thread does: small files put in place through the journal, small objects read. All synchronous. */
 import {
   closeSync,
+  existsSync,
   fstatSync,
   mkdirSync,
   openSync,
@@ -42,7 +43,7 @@ export function storeAll(device: string, journal: Journal, files: SmallFile[]): 
   const ready: { file: SmallFile; at: number; temporary: string }[] = []
   for (const file of files) {
     try {
-      const temporary = join(device, file.tmp, temporaryName())
+      const temporary = `${device}/${file.tmp}/${temporaryName()}`
       const was = enter(device, file.dir)
       if (was === 'taken' && file.first) out.push('taken')
       else {
@@ -65,7 +66,7 @@ export function storeAll(device: string, journal: Journal, files: SmallFile[]): 
     try {
       if (refused) throw refused
       publish(device, temporary, file)
-      note(join(device, file.log), file.changed)
+      note(`${device}/${file.log}`, file.changed)
     } catch (error) {
       rmSync(temporary, { force: true })
       out[at] = error as Error
@@ -76,24 +77,14 @@ export function storeAll(device: string, journal: Journal, files: SmallFile[]): 
 
 /** Makes a folder below the device, with its parents but never the device's own: ENOENT when that is gone. */
 function enter(device: string, dir: string): 'made' | 'empty' | 'taken' {
-  const path = join(device, dir)
-  const made = make(path)
-  if (made === 'made') return 'made'
-  if (made === 'there') return readdirSync(path).length ? 'taken' : 'empty'
-  if (!dir.includes('/')) throw made
-  enter(device, dirname(dir))
-  mkdirSync(path)
-  return 'made'
-}
-
-function make(path: string): 'made' | 'there' | Error {
+  const path = `${device}/${dir}`
+  if (dir.includes('/') && !existsSync(dirname(path))) enter(device, dirname(dir)) // asked first: a refusal of mkdir costs more
   try {
     mkdirSync(path)
     return 'made'
   } catch (error) {
-    if (failedWith(error, 'EEXIST')) return 'there'
-    if (failedWith(error, 'ENOENT')) return error as Error
-    throw error
+    if (!failedWith(error, 'EEXIST')) throw error
+    return readdirSync(path).length ? 'taken' : 'empty'
   }
 }
 
@@ -103,7 +94,7 @@ function write(device: string, tmp: string, path: string, bytes: Uint8Array): vo
     fd = openSync(path, 'wx')
   } catch (error) {
     if (!failedWith(error, 'ENOENT')) throw error
-    make(join(device, tmp))
+    enter(device, tmp)
     fd = openSync(path, 'wx')
   }
   try {
@@ -117,7 +108,7 @@ function write(device: string, tmp: string, path: string, bytes: Uint8Array): vo
 }
 
 function publish(device: string, temporary: string, file: SmallFile): void {
-  const path = join(device, file.dir, file.name)
+  const path = `${device}/${file.dir}/${file.name}`
   try {
     renameSync(temporary, path)
   } catch (error) {

@@ -10,18 +10,18 @@ export interface Disk {
   device: string
 }
 
-export const deviceDir = (disk: Disk): string => join(disk.root, disk.device)
+export const deviceDir = (disk: Disk): string => `${disk.root}/${disk.device}`
 
 /** `objects` for policy 0, `objects-1` for policy 1, and so for the other folders. */
 export const withPolicy = (folder: string, policy: number): string => (policy ? `${folder}-${policy}` : folder)
 
 export const partitionDir = (disk: Disk, policy: number, partition: string | number): string =>
-  join(deviceDir(disk), withPolicy('objects', policy), String(partition))
+  `${deviceDir(disk)}/${withPolicy('objects', policy)}/${partition}`
 
 export const hashDir = (disk: Disk, policy: number, partition: string | number, hash: string): string =>
-  join(partitionDir(disk, policy, partition), hash.slice(-3), hash)
+  `${partitionDir(disk, policy, partition)}/${hash.slice(-3)}/${hash}`
 
-export const tmpDir = (disk: Disk, policy: number): string => join(deviceDir(disk), withPolicy('tmp', policy))
+export const tmpDir = (disk: Disk, policy: number): string => `${deviceDir(disk)}/${withPolicy('tmp', policy)}`
 
 /** True for an error of the operating system with one of these codes. */
 export const failedWith = (error: unknown, ...codes: string[]): boolean =>

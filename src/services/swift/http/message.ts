@@ -151,9 +151,18 @@ export function reply(status: number, headers: Headers = {}, body: Body | string
 /** `tx` + 21 hex digits + the time + the client's own suffix, as Swift's. */
 export function transactionId(headers: Headers): string {
   const own = headers['x-trans-id-extra']?.slice(0, 32).replace(/[^\w.-]/g, '')
-  return `tx${randomBytes(11).toString('hex').slice(0, 21)}-${Math.floor(Date.now() / 1000)
+  return `tx${randomHex()}-${Math.floor(Date.now() / 1000)
     .toString(16)
     .padStart(10, '0')}${own ? `-${own}` : ''}`
+}
+
+let random = ''
+/** 21 digits, cut from a supply: asking for a few random bytes costs as much as for many. */
+function randomHex(): string {
+  if (random.length < 21) random = randomBytes(2100).toString('hex')
+  const digits = random.slice(0, 21)
+  random = random.slice(21)
+  return digits
 }
 
 /** The headers that tell a transaction. */
@@ -201,6 +210,7 @@ export async function readAll(body: Body | AsyncIterable<Buffer>, max = Number.P
   if (body === null) return NONE
   if (Buffer.isBuffer(body)) return body
   if (body instanceof Bytes) return body.bytes
+  if (body instanceof Arriving) return body.whole(max)
   const parts: Buffer[] = []
   let size = 0
   for await (const part of body) {
@@ -225,6 +235,19 @@ export class Bytes implements AsyncIterable<Buffer> {
   }
   async *[Symbol.asyncIterator](): AsyncGenerator<Buffer> {
     if (this.bytes.length) yield this.bytes
+  }
+}
+
+/** A body that comes over the network: piece by piece, or, where it is small, gathered without the cost of that. */
+export class Arriving implements AsyncIterable<Buffer> {
+  readonly whole: (max: number) => Promise<Buffer>
+  readonly pieces: () => AsyncGenerator<Buffer>
+  constructor(pieces: () => AsyncGenerator<Buffer>, whole: (max: number) => Promise<Buffer>) {
+    this.pieces = pieces
+    this.whole = whole
+  }
+  [Symbol.asyncIterator](): AsyncGenerator<Buffer> {
+    return this.pieces()
   }
 }
 

@@ -8,6 +8,7 @@ import type { AddressInfo } from 'node:net'
 import type { Log } from '#kit/log.ts'
 import {
   type App,
+  Arriving,
   answer,
   discard,
   type Env,
@@ -102,7 +103,7 @@ function request(incoming: IncomingMessage, outgoing: ServerResponse, options: S
     rawPath,
     query: parseQuery(cut < 0 ? '' : url.slice(cut + 1)),
     headers,
-    body: length === 0 ? null : body(incoming, outgoing, (options.clientTimeout ?? 60) * 1000),
+    body: length === 0 ? null : arriving(incoming, outgoing, (options.clientTimeout ?? 60) * 1000),
     length,
     footers: chunked ? () => incoming.trailers as Headers : undefined,
     env,
@@ -110,6 +111,40 @@ function request(incoming: IncomingMessage, outgoing: ServerResponse, options: S
 }
 
 const askedToWait = new WeakSet<IncomingMessage>()
+
+function arriving(incoming: IncomingMessage, outgoing: ServerResponse, timeout: number): Arriving {
+  return new Arriving(
+    () => body(incoming, outgoing, timeout),
+    max => gathered(incoming, outgoing, timeout, max),
+  )
+}
+
+/** The whole body. Throws 408, 413, 499. */
+function gathered(incoming: IncomingMessage, outgoing: ServerResponse, timeout: number, max: number): Promise<Buffer> {
+  if (askedToWait.delete(incoming)) outgoing.writeContinue()
+  return new Promise((resolve, reject) => {
+    const parts: Buffer[] = []
+    let size = 0
+    const slow = setTimeout(() => incoming.destroy(new Stop(refuse(408))), timeout)
+    const fail = (error: unknown): void => {
+      clearTimeout(slow)
+      reject(error instanceof Stop ? error : new Stop(refuse(499)))
+    }
+    incoming.on('data', (part: Buffer) => {
+      slow.refresh()
+      size += part.length
+      if (size <= max) parts.push(part)
+      else fail(new Stop(refuse(413)))
+    })
+    incoming.on('error', fail)
+    incoming.on('close', () => fail(null)) // says nothing any more when it has ended
+    incoming.on('end', () => {
+      clearTimeout(slow)
+      if (incoming.complete) resolve(parts.length === 1 ? parts[0] : Buffer.concat(parts))
+      else fail(null)
+    })
+  })
+}
 
 async function* body(incoming: IncomingMessage, outgoing: ServerResponse, timeout: number): AsyncGenerator<Buffer> {
   if (askedToWait.delete(incoming)) outgoing.writeContinue()
