@@ -33,6 +33,16 @@ test('an image is created, filled, shown, read in ranges and deleted', async t =
   assert.deepEqual(readdirSync(`${folder}/images`), [])
 })
 
+test('administrators of the system are outside of any project: images are none of theirs', async t => {
+  const { call, image } = await imageCloud(t)
+  const { id } = await image({}, { as })
+  const system = { systemScope: true, roles: ['admin', 'member', 'reader'] }
+  const on = `/image/v2/images/${id}`
+  for (const what of [`GET ${on}`, `DELETE ${on}`, `POST ${on}/actions/deactivate`, `GET ${on}/file`, `DELETE ${on}/members/p2`])
+    assert.equal((await call(what, { as: system })).status, 404, what)
+  assert.equal((await call(`GET ${on}`)).status, 200)
+})
+
 test('a qcow2 with a backing file is refused, and nothing of it is left', async t => {
   const { call, image, upload, folder } = await imageCloud(t)
   const { id } = await image({ disk_format: 'qcow2' }, { as })

@@ -28,7 +28,10 @@ export async function imageFetch(
   const { rows } = await sql<Image>`
     select i.* from glance.images i where i.id = ${id} and ${visibleTo(ctx)} ${options.lock ? sql`for update` : sql``}`.execute(q)
   if (!rows[0]) throw noImage(id)
-  return target(rows[0], ctx)
+  const image = target(rows[0], ctx)
+  // Who may not be shown it (an administrator of the system, outside any project) is not told either that it is there.
+  if (!ctx.can('get_image', image)) throw noImage(id)
+  return image
 }
 
 /** An image as policy sees it: whose it is under every name that rules use. */
