@@ -58,7 +58,7 @@ export async function startAlone(options: AloneOptions): Promise<Alone> {
   const secrets = await keepSecrets(options.dataDir)
   const local = new Map<string, Record<Role, App>>()
   const dial = dialer({ local })
-  const databases = openDatabases(options.databaseThreads ?? Math.min(4, names.length + 1))
+  const databases = openDatabases(options.databaseThreads ?? (names.length === 1 ? 2 : 1))
   const disks = await startDisks(root, options.log)
   const host = startHost({
     disks,

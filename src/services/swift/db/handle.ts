@@ -22,6 +22,7 @@ export function openHandle(path: string, schema?: string): Handle | null {
   if (isNew) makeFolders(dirname(path), 3)
   const db = new DatabaseSync(path, { timeout: 5000 })
   db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA temp_store = MEMORY; PRAGMA case_sensitive_like = ON')
+  db.exec('PRAGMA wal_autocheckpoint = 4000') // pages: what is written over and over, as index pages are, goes to the file once
   db.function('chexor', { deterministic: true, varargs: true }, (old, ...parts) => chexor(String(old), parts.join('-')))
   if (isNew) db.exec(`BEGIN; ${schema}; COMMIT`)
   const statements = new Map<string, StatementSync>()

@@ -37,37 +37,61 @@ export interface Databases {
 interface Thread {
   worker: Worker
   waiting: Map<number, { resolve(value: unknown): void; reject(error: Error): void }>
+  /** Asked since the last turn of the event loop, sent together. */
+  asks: Ask[]
 }
 
-/** Starts that many threads. */
-export function openDatabases(threads = 2): Databases {
+/** The folder of the device that a database is on. */
+const deviceOf = (path: string): string =>
+  path.slice(0, Math.max(path.lastIndexOf('/accounts/'), path.lastIndexOf('/containers/')))
+
+/** Threads of their own for each device, that many at most, started when first needed: one that is slow to sync delays no other. */
+export function openDatabases(perDevice = 1): Databases {
   let id = 0
-  const pool: Thread[] = Array.from({ length: threads }, start)
+  const threads = new Map<string, Thread>()
+  const threadOf = (path: string): Thread => {
+    const key = `${perDevice === 1 ? 0 : Number.parseInt(md5(path).slice(0, 4), 16) % perDevice} ${deviceOf(path)}`
+    let thread = threads.get(key)
+    if (!thread) {
+      thread = start()
+      threads.set(key, thread)
+    }
+    return thread
+  }
   return {
     call: ((op: OperationName, path: string, args?: unknown) =>
       new Promise((resolve, reject) => {
-        const thread = pool[Number.parseInt(md5(path).slice(0, 4), 16) % threads]
+        const thread = threadOf(path)
         id += 1
         thread.waiting.set(id, { resolve, reject })
         if (thread.waiting.size === 1) thread.worker.ref()
-        thread.worker.postMessage({ id, op, path, args } satisfies Ask)
+        if (thread.asks.length === 0) setImmediate(send, thread)
+        thread.asks.push({ id, op, path, args })
       })) as Databases['call'],
     async close() {
-      await Promise.all(pool.map(thread => thread.worker.terminate()))
+      await Promise.all([...threads.values()].map(thread => thread.worker.terminate()))
     },
   }
 }
 
+function send(thread: Thread): void {
+  const { asks } = thread
+  thread.asks = []
+  thread.worker.postMessage(asks)
+}
+
 function start(): Thread {
   const worker = new Worker(new URL('./worker.ts', import.meta.url))
-  const thread: Thread = { worker, waiting: new Map() }
+  const thread: Thread = { worker, waiting: new Map(), asks: [] }
   worker.unref()
-  worker.on('message', (told: Told) => {
-    const ask = thread.waiting.get(told.id)
-    thread.waiting.delete(told.id)
+  worker.on('message', (list: Told[]) => {
+    for (const told of list) {
+      const ask = thread.waiting.get(told.id)
+      thread.waiting.delete(told.id)
+      if (told.error) ask?.reject(new DatabaseError(told.error.message, told.error.errcode, told.error.code))
+      else ask?.resolve(told.value)
+    }
     if (thread.waiting.size === 0) worker.unref()
-    if (told.error) ask?.reject(new DatabaseError(told.error.message, told.error.errcode, told.error.code))
-    else ask?.resolve(told.value)
   })
   worker.on('error', error => {
     for (const ask of thread.waiting.values()) ask.reject(error)

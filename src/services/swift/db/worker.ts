@@ -24,9 +24,9 @@ const MOST_OPEN = 256
 const open = new Map<string, Handle>()
 let waiting: Ask[] = []
 
-parentPort!.on('message', (ask: Ask) => {
+parentPort!.on('message', (asks: Ask[]) => {
   if (waiting.length === 0) setImmediate(work)
-  waiting.push(ask)
+  waiting.push(...asks)
 })
 
 function work(): void {
@@ -37,7 +37,7 @@ function work(): void {
     else groups.set(ask.path, [ask])
   }
   waiting = []
-  for (const [path, asks] of groups) for (const told of together(path, asks)) parentPort!.postMessage(told)
+  for (const [path, asks] of groups) parentPort!.postMessage(together(path, asks))
 }
 
 function together(path: string, asks: Ask[]): Told[] {

@@ -37,6 +37,9 @@ import { failedWith } from './layout.ts'
 
 const MAGIC = Buffer.from('NJR1')
 const HEAD = 28
+/** Beyond its first so many bytes a segment grows by many at once: a sync costs less where the file does not grow. */
+const GROWS_AT = 128 * 1024
+const AHEAD = Buffer.alloc(1024 * 1024)
 /** A segment is closed when it is this long, or its first record this old. */
 const LONG = 16 * 1024 * 1024
 const AGE_MS = 30_000
@@ -56,6 +59,8 @@ interface Segment {
   id: Buffer
   /** Where the next record goes. */
   end: number
+  /** Bytes of the file. */
+  size: number
 }
 
 /** The head of a record. */
@@ -156,7 +161,8 @@ export function openJournal(device: string, report: (error: unknown) => void, sa
         pieces.push(head(into.id, path, one.bytes), path, one.bytes)
       }
       const length = pieces.reduce((sum, piece) => sum + piece.length, 0)
-      writeAll(into.fd, pieces, into.end)
+      if (into.end > GROWS_AT && into.end + length > into.size) pieces.push(AHEAD)
+      into.size = Math.max(into.size, writeAll(into.fd, pieces, into.end))
       try {
         fdatasyncSync(into.fd)
       } catch (error) {
@@ -198,7 +204,8 @@ function begin(folder: string): Segment {
   }
   try {
     syncFolder(folder)
-    return { file, fd, inode: fstatSync(fd).ino, id: randomBytes(8), end: 0 }
+    const { ino, size } = fstatSync(fd)
+    return { file, fd, inode: ino, id: randomBytes(8), end: 0, size }
   } catch (error) {
     closeSync(fd)
     throw error
@@ -240,7 +247,8 @@ function syncIfThere(path: string): void {
   }
 }
 
-function writeAll(fd: number, pieces: Uint8Array[], position: number): void {
+/** Answers where it ended. */
+function writeAll(fd: number, pieces: Uint8Array[], position: number): number {
   let [left, at] = [pieces, position]
   while (left.length) {
     let written = writevSync(fd, left.slice(0, 1000), at)
@@ -250,4 +258,5 @@ function writeAll(fd: number, pieces: Uint8Array[], position: number): void {
     left = left.slice(whole)
     if (written) left = [left[0].subarray(written), ...left.slice(1)]
   }
+  return at
 }
