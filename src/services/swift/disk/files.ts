@@ -25,7 +25,7 @@ export interface SmallFile {
   name: string
   /** Where it is written first. */
   tmp: string
-  /** All of its bytes. */
+  /** All of its bytes, in a buffer of their own: it goes over to the thread. */
   bytes: Uint8Array
   /** Only into a folder that is new or empty. */
   first: boolean
