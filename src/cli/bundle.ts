@@ -14,7 +14,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const DIST = join(ROOT, 'dist')
 
 /** Code that threads run: files of their own beside main.js. */
-const WORKERS = ['src/services/swift/db/worker.ts']
+const WORKERS = ['src/services/swift/db/worker.ts', 'src/services/swift/disk/worker.ts']
 
 /** What cannot be part of a bundle: native code, and packages whose files are served. */
 const EXTERNAL = ['@node-rs/bcrypt', '@novnc/novnc', 'pg-native', 'esbuild']
