@@ -49,8 +49,10 @@ const deviceOf = (path: string): string =>
 export function openDatabases(perDevice = 1): Databases {
   let id = 0
   const threads = new Map<string, Thread>()
-  const threadOf = (path: string): Thread => {
-    const key = `${perDevice === 1 ? 0 : Number.parseInt(md5(path).slice(0, 4), 16) % perDevice} ${deviceOf(path)}`
+  const threadOf = (op: OperationName, path: string): Thread => {
+    // an audit reads all of a database, which may take many seconds: beside what changes it, by a connection of its own
+    const which = op.endsWith('.audit') ? 'audit' : perDevice === 1 ? 0 : Number.parseInt(md5(path).slice(0, 4), 16) % perDevice
+    const key = `${which} ${deviceOf(path)}`
     let thread = threads.get(key)
     if (!thread) {
       thread = start()
@@ -61,7 +63,7 @@ export function openDatabases(perDevice = 1): Databases {
   return {
     call: ((op: OperationName, path: string, args?: unknown) =>
       new Promise((resolve, reject) => {
-        const thread = threadOf(path)
+        const thread = threadOf(op, path)
         id += 1
         thread.waiting.set(id, { resolve, reject })
         if (thread.waiting.size === 1) thread.worker.ref()

@@ -37,7 +37,11 @@ function work(): void {
     else groups.set(ask.path, [ask])
   }
   waiting = []
-  for (const [path, asks] of groups) parentPort!.postMessage(together(path, asks))
+  for (const [path, asks] of groups) {
+    parentPort!.postMessage(together(path, asks))
+    // the auditing thread is not told when a database goes and another takes its place
+    if (asks.every(ask => ask.op.endsWith('.audit'))) shut(path)
+  }
 }
 
 function together(path: string, asks: Ask[]): Told[] {
