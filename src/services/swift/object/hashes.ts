@@ -66,6 +66,8 @@ async function hashAll(dir: string, again: string[], reclaimAge: number): Promis
     const hash = known ?? (await hashSuffix(join(dir, suffix), reclaimAge))
     if (hash) suffixes[suffix] = hash
   }
+  // most looks find nothing new: a cluster at rest writes nothing
+  if (stale?.size === 0 && Object.keys(suffixes).length === Object.keys(stored!.suffixes).length) return suffixes
   await writeStored(dir, { offset: whole.length, suffixes })
   if (whole.length > LONG) {
     listedOnce.delete(dir)
