@@ -9,6 +9,7 @@ import { dbReplicator } from './db/replicator.ts'
 import { objectReconstructor } from './ec/reconstructor.ts'
 import { objectAuditor } from './object/auditor.ts'
 import { objectExpirer } from './object/expirer.ts'
+import { objectRelinker } from './object/relinker.ts'
 import { objectReplicator } from './object/replicator.ts'
 import { objectUpdater } from './object/updater.ts'
 
@@ -31,6 +32,7 @@ export const allDaemons = ({
   accountReaper(quick * 10),
   dbReplicator('account', quick),
   dbReplicator('container', quick),
+  objectRelinker(quick),
   objectReplicator(quick),
   objectReconstructor(quick, fragmentGrace),
   dbAuditor('account', audit),

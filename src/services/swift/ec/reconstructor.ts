@@ -29,7 +29,7 @@ export const objectReconstructor = (every: number, grace: number): Daemon => ({
   every,
   async pass(premises, pass) {
     for (const policy of premises.cluster.policies) {
-      if (!policy.code) continue
+      if (!policy.code || policy.ring.nextPartPower !== null) continue // as of the replicator
       for (const device of devicesHere(premises)) {
         const root = join(premises.objects.root, device, withPolicy('objects', policy.index))
         for (const partition of await entriesOf(root)) {

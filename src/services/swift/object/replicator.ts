@@ -22,7 +22,7 @@ export const objectReplicator = (every: number): Daemon => ({
   every,
   async pass(premises, pass) {
     for (const policy of premises.cluster.policies) {
-      if (policy.code) continue
+      if (policy.code || policy.ring.nextPartPower !== null) continue // the relinker's files would go to the wrong hosts
       for (const device of devicesHere(premises)) {
         const root = join(premises.objects.root, device, withPolicy('objects', policy.index))
         for (const partition of await entriesOf(root)) {

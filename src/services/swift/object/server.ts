@@ -22,6 +22,7 @@ import {
 } from '../http/message.ts'
 import { base, httpDate, normal, now, seconds, toTicks } from '../timestamp.ts'
 import { afterWrite, isObjectMeta, moveExpiry, override, place, put, type Target, target } from './put.ts'
+import { bringAlong } from './relinker.ts'
 import type { ObjectSite } from './site.ts'
 import { commit, replicate, ssync } from './sync.ts'
 import { updateContainers } from './updates.ts'
@@ -37,6 +38,8 @@ export function objectServer(site: ObjectSite): App {
       if (req.method === 'SSYNC') return await ssync(site, { root: site.root, device: parts[0]! }, policy, parts[1]!, req)
       const [device, partition, account, container, object] = splitPath(req.path, 5, 5) as string[]
       const at = target(site, device, partition, [account, container, object], policy)
+      const power = req.headers['x-backend-next-part-power']
+      if (power !== undefined) await bringAlong(at, Number(power))
       return await method(site, at, req)
     } catch (error) {
       if (isDeviceFault(error)) return refuse(507)

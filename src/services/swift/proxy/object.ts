@@ -42,6 +42,7 @@ export async function objectRequest(
   const index = Number(req.headers['x-backend-storage-policy-index'] ?? info.headers['x-backend-storage-policy-index'] ?? 0)
   const policy = cluster.policies.find(known => known.index === index)
   if (!policy) return refuse(503)
+  if (policy.ring.nextPartPower !== null) req.headers['x-backend-next-part-power'] = String(policy.ring.nextPartPower)
   const partition = partitionFor(policy.ring, cluster.secrets, account, container, object)
   const at: ObjectAt = { account, container, object, policy, partition, info }
   switch (req.method) {
