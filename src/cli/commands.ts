@@ -18,6 +18,7 @@ export const COMMANDS: Readonly<Record<string, { about?: string; load: () => Pro
   join: { about: 'make this machine a host of an existing cloud', load: () => import('./join.ts') },
   token: { about: 'make a token by which a machine joins', load: () => import('./token.ts') },
   identity: { about: 'rotate keys, reset a password, try a mapping', load: () => import('./identity.ts') },
+  swift: { about: 'rings of the object store, and where its copies are', load: () => import('./swift.ts') },
   run: { about: 'start chosen roles of a cloud, with a configuration file', load: () => import('./run.ts') },
   image: { about: 'build the small guest image and say where it is', load: () => import('./image.ts') },
   'controller-process': { load: () => import('./controller-process.ts') },

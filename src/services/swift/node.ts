@@ -18,7 +18,7 @@ import { siteInfo } from './proxy/info-page.ts'
 import { pipeline } from './proxy/pipeline.ts'
 import type { ProxySettings, Site, TempUser } from './proxy/site.ts'
 import { reconApp } from './recon.ts'
-import { loadRing } from './ring/io.ts'
+import { watchRings } from './ring/watch.ts'
 import { DEFAULTS } from './settings.ts'
 import { hostApp, makeCluster, startDisks, startHost } from './start.ts'
 
@@ -49,6 +49,8 @@ export interface NodeConfig {
 
 export interface Node {
   site: Site
+  /** The store as a client of it, everything allowed. */
+  client: App
   daemons: Running | null
   close(): Promise<void>
 }
@@ -57,6 +59,7 @@ export interface Node {
 export async function startNode(config: NodeConfig, log: Log): Promise<Node> {
   const local = new Map<string, Record<Role, App>>()
   const dial = dialer({ local, connectTimeout: config.connectTimeout, nodeTimeout: config.nodeTimeout })
+  const rings = watchRings(log)
   const policies = await Promise.all(
     config.policies.map(
       async (one): Promise<Policy> => ({
@@ -65,12 +68,12 @@ export async function startNode(config: NodeConfig, log: Log): Promise<Node> {
         aliases: one.aliases ?? [],
         default: one.default ?? false,
         deprecated: one.deprecated ?? false,
-        ring: await loadRing(one.ring),
+        ring: await rings.load(one.ring),
         code: one.code ?? null,
       }),
     ),
   )
-  const [accountRing, containerRing] = await Promise.all([loadRing(config.rings.account), loadRing(config.rings.container)])
+  const [accountRing, containerRing] = await Promise.all([rings.load(config.rings.account), rings.load(config.rings.container)])
   const cluster = makeCluster({ accountRing, containerRing, policies, secrets: config.secrets, log, dial })
   const settings: ProxySettings = {
     ...DEFAULTS,
@@ -103,8 +106,10 @@ export async function startNode(config: NodeConfig, log: Log): Promise<Node> {
   if (config.proxy) open.push(await listen(client, config.proxy.ip, config.proxy.port, { log }))
   return {
     site,
+    client,
     daemons,
     async close() {
+      rings.stop()
       await daemons?.stop()
       await Promise.all(open.map(one => one.close()))
       dial.close()

@@ -356,7 +356,7 @@ export function dispersionOf(b: Builder): number {
     for (const row of b.table)
       if (part < row.length) for (const key of keysOf(b.devices[row[part]]!)) counts.set(key, (counts.get(key) ?? 0) + 1)
     let worst = 0
-    for (const [key, count] of counts) worst = Math.max(worst, count - Math.ceil(tiers.get(key)!.share - 1e-9))
+    for (const [key, count] of counts) worst = Math.max(worst, count - Math.ceil((tiers.get(key)?.share ?? 0) - 1e-9))
     crowded += worst
   }
   return (100 * crowded) / (b.table[0].length * b.replicas)
@@ -404,6 +404,26 @@ export function increasePower(b: Builder, step: 1 | 2 | 3): void {
     b.nextPartPower = null
   }
   b.version += 1
+}
+
+/** Takes back an announced growth: the relinker removes its links, then `increasePower(b, 3)` ends it. */
+export function cancelPower(b: Builder): void {
+  if (b.nextPartPower !== b.power + 1) throw new Error('there is no announced increase of the part power')
+  b.nextPartPower = b.power
+  b.version += 1
+}
+
+/** What is wrong with the assignments: a sentence each. */
+export function validate(b: Builder): string[] {
+  if (b.table.length === 0) return ['nothing is assigned yet: rebalance first']
+  const problems: string[] = []
+  for (let part = 0; part < b.table[0].length; part++) {
+    const ids = b.table.flatMap(row => (part < row.length ? [row[part]] : []))
+    const gone = ids.find(id => !b.devices[id])
+    if (gone !== undefined) problems.push(`partition ${part} is assigned to device ${gone}, which is not there`)
+    if (new Set(ids).size < ids.length) problems.push(`partition ${part} has two replicas on one device`)
+  }
+  return problems
 }
 
 /** One ring of several, each of which gives its own replicas (composite rings): devices are numbered anew. */
