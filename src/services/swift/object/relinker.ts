@@ -4,7 +4,7 @@
  * grown it takes away what is still at the old ones. Whoever asks by the grown ring before the relinker came is served too: the server
  * links what is at the old place first.
  */
-import { link, readdir, rmdir, unlink } from 'node:fs/promises'
+import { link, open, readdir, rmdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Daemon, devicesHere, entriesOf, type Pass } from '../daemons.ts'
 import { invalidate, tidy } from '../disk/diskfile.ts'
@@ -67,6 +67,7 @@ async function linkAll({ disk, policy, hash }: Spot, from: number, to: number): 
   let made = 0
   for (const name of names) {
     try {
+      await syncFile(join(source, name)) // a small one may be in the journal only, which knows the old place
       await link(join(source, name), join(target, name))
       made += 1
     } catch (error) {
@@ -82,6 +83,15 @@ async function linkAll({ disk, policy, hash }: Spot, from: number, to: number): 
     await invalidate(disk, policy, to, hash)
   }
   return linked
+}
+
+async function syncFile(path: string): Promise<void> {
+  const file = await open(path, 'r')
+  try {
+    await file.datasync()
+  } finally {
+    await file.close()
+  }
 }
 
 /** Removes from the old place what is known to be at the new one, and nothing that came since. */
