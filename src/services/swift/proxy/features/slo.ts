@@ -1,5 +1,6 @@
 /** Static large objects: a JSON manifest names the segments, their sizes and ETags, all checked when it is stored. */
 import { createHash } from 'node:crypto'
+import { STATUS_CODES } from 'node:http'
 import { respond } from '../../http/conditional.ts'
 import {
   type App,
@@ -125,10 +126,12 @@ function heartbeat(req: Req, work: () => Promise<Res>): Res {
       if (res === null) yield Buffer.from(' ')
     }
     const text = (await readAll(res.body)).toString()
-    const status = `${res.status} ${res.status === 201 ? 'Created' : (res.reason ?? '')}`.trim()
+    const status = `${res.status} ${STATUS_CODES[res.status] ?? ''}`.trim()
+    // what is wrong with segments comes as JSON, other refusals as a sentence
+    const { Errors = [] } = res.headers['content-type'] === 'application/json' ? (JSON.parse(text) as { Errors?: unknown[] }) : {}
     yield Buffer.from(
       json
-        ? `\r\n\r\n${JSON.stringify({ 'Response Status': status, 'Response Body': text, Etag: res.headers.etag, 'Last Modified': res.headers['last-modified'] })}`
+        ? `\r\n\r\n${JSON.stringify({ 'Response Status': status, 'Response Body': Errors.length ? '' : text, Errors, Etag: res.headers.etag, 'Last Modified': res.headers['last-modified'] })}`
         : `\r\n\r\nResponse Status: ${status}\nResponse Body: ${text}\nEtag: ${res.headers.etag ?? ''}\nLast Modified: ${res.headers['last-modified'] ?? ''}\n`,
     )
   }
@@ -150,8 +153,8 @@ async function storeManifest(next: App, site: Site, req: Req, account: string, g
     return known
   }
   const { container, object } = pathOf(req)!
-  if (given.some(item => item.path !== undefined && slashed(item.path) === `/${container}/${object}`))
-    return refuse(409, 'A manifest cannot be one of its own segments.\n')
+  const itself = given.findIndex(item => item.path !== undefined && slashed(item.path) === `/${container}/${object}`)
+  if (itself >= 0) return refuse(400, `Index ${itself}: manifest must not include itself as a segment\n`)
   const stored: Stored[] = []
   const sum = createHash('md5')
   let total = 0
@@ -168,7 +171,7 @@ async function storeManifest(next: App, site: Site, req: Req, account: string, g
     const path = slashed(item.path)
     const res = await head(path)
     if (!ok(res.status)) {
-      problems.push([path, `${res.status} ${res.status === 404 ? 'Not Found' : (res.reason ?? 'Error')}`])
+      problems.push([path, `${res.status} ${STATUS_CODES[res.status] ?? 'Error'}`])
       continue
     }
     const isSlo = isTrue(res.headers['x-static-large-object'])
@@ -299,14 +302,18 @@ async function part(next: App, self: App, req: Req, account: string, res: Res, w
       number < 1 ? 'Part number must be an integer greater than 0' : 'Range requests are not supported with part number',
     )
   }
-  const body = req.method === 'GET' ? res.body : (await next({ ...req, method: 'GET', query: new Map(), headers: {} })).body
+  // another version is another manifest
+  const whole = new Map([...req.query].filter(([name]) => name !== 'part-number'))
+  const body = req.method === 'GET' ? res.body : (await next({ ...req, method: 'GET', query: whole, headers: {} })).body
   const segments = segmentsOf(JSON.parse((await readAll(body)).toString()) as Stored[])
   const size = lengthOf(segments)
   const counted = { ...res.headers, 'x-parts-count': String(segments.length) }
   if (number > segments.length) {
     const page = refuse(416, 'The requested part number is not satisfiable')
     const { 'content-length': _, 'content-type': __, ...kept } = counted as Headers
-    return reply(416, { ...kept, ...page.headers, 'content-range': `bytes */${size}` }, page.body)
+    const range = { 'content-range': `bytes */${size}` }
+    if (req.method === 'HEAD') return reply(416, { ...kept, ...page.headers, ...range, 'content-length': '0' })
+    return reply(416, { ...kept, ...page.headers, ...range }, page.body)
   }
   const from = lengthOf(segments.slice(0, number - 1))
   const to = from + lengthOf([segments[number - 1]])
