@@ -61,6 +61,9 @@ test('a transaction that clashes runs again, one that fails does not, and only a
       .execute(),
   )
   let runs = 0
+  // Each has its first row before either asks for the other's.
+  let holding = 0
+  const held = Promise.withResolvers<void>()
   const both = (first: string, second: string) =>
     db.tx(async tx => {
       const run = ++runs
@@ -71,7 +74,8 @@ test('a transaction that clashes runs again, one that fails does not, and only a
           .set(eb => ({ n: eb('n', '+', 1) }))
           .where('id', '=', id)
           .execute()
-        await sql`select pg_sleep(0.05)`.execute(tx)
+        if (++holding === 2) held.resolve()
+        await held.promise
       }
     })
   await Promise.all([both('a', 'b'), both('b', 'a')])

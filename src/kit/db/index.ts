@@ -238,7 +238,9 @@ export function open(options: OpenOptions): Db {
     types,
     pipeline: true,
   }
-  const pool = new pg.Pool({ ...config, max: options.max ?? 10, idleTimeoutMillis: 30_000, allowExitOnIdle: true })
+  // Two stay open: what looks each minute would else have a server process made each time, and lose it again.
+  const lasting = { min: 2, idleTimeoutMillis: 30_000, allowExitOnIdle: true }
+  const pool = new pg.Pool({ ...config, ...lasting, max: options.max ?? 10 })
   const report = options.onError ?? (error => process.emitWarning(error))
   let closing = false
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.

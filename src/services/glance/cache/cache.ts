@@ -16,15 +16,18 @@ export const cacheFolder = (env: Env): string => resolve(env.config.dataDir, env
 
 /** Time between looks at the queue, in ms. Tasks are done by one controller for all; this is each controller's own. */
 const EVERY = 5000
+/** Of so many looks at the queue one looks for copies that have to go. */
+const CLEAN = 12
 
 /** Keeps this controller's cache: see {@link cacheFill}. Returns what stops it. */
 export function cacheKeep(env: Env): () => Promise<void> {
   let running: Promise<void> = Promise.resolve()
   let busy = false
+  let looks = 0
   const timer = setInterval(() => {
     if (busy) return
     busy = true
-    running = cacheFill(env)
+    running = cacheFill(env, looks++ % CLEAN === 0)
       .catch(error => env.log.warn({ err: error }, 'the image cache could not be kept; trying again'))
       .finally(() => {
         busy = false
@@ -36,9 +39,9 @@ export function cacheKeep(env: Env): () => Promise<void> {
   }
 }
 
-/** Fetches what is queued, keeps the cache within its size, and removes copies of images that are gone. */
-export async function cacheFill(env: Env): Promise<void> {
-  for (;;) {
+/** Fetches what is queued. When something was, or `clean`: keeps the cache within its size, and removes copies of images that are gone. */
+export async function cacheFill(env: Env, clean = true): Promise<void> {
+  for (let fetched = clean; ; fetched = true) {
     const next = await env.db.read
       .selectFrom('glance.cache')
       .select('image_id')
@@ -47,8 +50,9 @@ export async function cacheFill(env: Env): Promise<void> {
       .orderBy('queued_at')
       .limit(1)
       .executeTakeFirst()
-    if (!next) break
-    await fetchInto(env, next.image_id)
+    if (next) await fetchInto(env, next.image_id)
+    else if (!fetched) return
+    else break
   }
   await cacheClean(env)
   await cachePrune(env)

@@ -30,6 +30,8 @@ export interface NetworkAgent {
 const GATHER_MS = 3
 /** After a pass with errors the next comes sooner: this many milliseconds, then twice as many, up to the timer's own. */
 const RETRY_MS = 2000
+/** Of so many looks without a cause one takes nothing for granted: dozens of commands, which a host at rest should not run each minute. */
+const THOROUGH = 5
 
 /** Puts a driver on the link. Resolves when it watches for taps; the first pass runs when a controller is connected. */
 export async function networkAgent({ link, driver, log, everySeconds = 60 }: NetworkAgentOptions): Promise<NetworkAgent> {
@@ -42,6 +44,7 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
   let thorough = true
   let timer: NodeJS.Timeout | undefined
   let retryMs = RETRY_MS
+  let looks = 0
 
   // One after another, in the order of what they saw: of two on their way at once, the older could be written last.
   let said: Promise<unknown> = Promise.resolve()
@@ -119,7 +122,7 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
     const wait = good ? slow : Math.min(retryMs, slow)
     retryMs = good ? RETRY_MS : retryMs * 2
     timer = setTimeout(() => {
-      thorough = true
+      thorough ||= ++looks % THOROUGH === 0
       if (link.isConnected()) void sync()
       else schedule(true)
     }, wait)

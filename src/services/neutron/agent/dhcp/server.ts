@@ -81,6 +81,12 @@ async function serve(folder: string, netns: string, network: DesiredNetwork, lin
   await write(`${folder}/loaded`, JSON.stringify(now))
 }
 
+/** Whether the server of a network runs, told without a command. */
+export async function dhcpRuns(networkId: string, netns: string, config: NetConfig): Promise<boolean> {
+  const folder = dhcpFolder(config, networkId)
+  return (await daemonPid(`${folder}/pid`, `${folder}/conf`, netns)) !== null
+}
+
 const digest = (text: string) => createHash('sha256').update(text).digest('base64')
 
 /** With a gateway the server can reach its forwarders, and guests of routed subnets it does not share a wire with. */

@@ -169,6 +169,13 @@ test('leases with options, names, changes without restart, metadata', { skip }, 
   assert.ok((await again.inventory()).every(thing => thing.wanted))
   assert.equal((await ga.run(['curl', '-s', '-m', '10', 'http://169.254.169.254/'])).stdout, `you are ${a.deviceId}`)
 
+  // A server that ended is missed by the next look, however brief.
+  process.kill(pid!, 'SIGKILL')
+  const same = state([dhcpHost(a, 'web'), dhcpHost(c, 'db2')], { ports: [server, a, c] })
+  assert.deepEqual((await again.apply(same, { thorough: false })).errors, [])
+  const [anew] = await netnsPids(netns)
+  assert.ok(anew !== undefined && anew !== pid)
+
   // Nothing is left when the network goes.
   assert.deepEqual((await again.apply(testDesired({}))).errors, [])
   assert.deepEqual(

@@ -8,7 +8,7 @@ import { linkFetch, linkList } from '#host/net/ip.ts'
 import { netnsList, netnsStale } from '#host/net/netns.ts'
 import { hasIpv6 } from '#host/net/sysctl.ts'
 import type { NetDesired, NetError, NetReport } from '../desired.ts'
-import { dhcpEnsure, dhcpRemove } from '../dhcp/server.ts'
+import { dhcpEnsure, dhcpRemove, dhcpRuns } from '../dhcp/server.ts'
 import type { NetDriver } from '../driver.ts'
 import { metadataPlaces } from '../metadata/places.ts'
 import { type MetadataProxy, metadataProxy } from '../metadata/proxy.ts'
@@ -99,7 +99,8 @@ export function linuxNet(config: NetConfig): NetDriver {
       const key = `dhcp ${network.id}`
       const port = ports.get(network.dhcp?.portId ?? '')
       const hash = digest([{ ...network, peers: [] }, port])
-      if (skip(key, dhcpNetns(prefix, network.id), hash)) return
+      const netns = dhcpNetns(prefix, network.id)
+      if (skip(key, netns, hash) && (await dhcpRuns(network.id, netns, config))) return
       const good = await note(errors, 'dhcp', network.id, async () => {
         if (!port) throw new Error(`port ${network.dhcp?.portId} of the DHCP server is not in the desired state`)
         await dhcpEnsure(network, port, config, links)
