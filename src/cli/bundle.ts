@@ -40,6 +40,22 @@ const ofSource: Plugin = {
   },
 }
 
+/**
+ * Node's own modules, asked for as `require` does. An `import` of one reads every property of it, and that of node:http which brings WebSocket
+ * loads an HTTP client that nothing here uses: a tenth of the time to start.
+ */
+const nodeModules: Plugin = {
+  name: 'node-modules',
+  setup(builder) {
+    const namespace = 'node-module'
+    builder.onResolve({ filter: /^node:/ }, ({ path }) => ({ path, namespace }))
+    builder.onLoad({ filter: /.*/, namespace }, ({ path }) => ({
+      contents: `module.exports = process.getBuiltinModule(${JSON.stringify(path)})`,
+      loader: 'js',
+    }))
+  },
+}
+
 /** Keeps `import.meta.url` true in a bundle: a module goes on to be where its source is, but for threads, whose code is bundled too. */
 const ownPlaces: Plugin = {
   name: 'own-places',
@@ -78,8 +94,8 @@ async function bundle(): Promise<string> {
       ...{ minifySyntax: true, minifyWhitespace: true, sourcemap: true, sourcesContent: false, legalComments: 'none' },
       external: EXTERNAL,
       // Packages that are CommonJS ask for Node's own modules by require.
-      banner: { js: "import{createRequire as ownRequire}from'node:module';const require=ownRequire(import.meta.url);" },
-      plugins: [ofSource, ownPlaces],
+      banner: { js: "const require=process.getBuiltinModule('node:module').createRequire(import.meta.url);" },
+      plugins: [ofSource, nodeModules, ownPlaces],
       metafile: true,
       logLevel: 'silent',
     })

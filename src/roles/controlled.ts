@@ -4,9 +4,11 @@
  * cannot read it.
  */
 import { rmSync } from 'node:fs'
+import { flushCompileCache } from 'node:module'
 import { dirname } from 'node:path'
 import { type Config, loadConfig } from '#kit/config.ts'
 import { type Log, openLog } from '#kit/log.ts'
+import { imagesAreThere } from '#services/glance/index.ts'
 import { authenticate, bootstrap, bootstrapPrepare, bootstrapped } from '#services/keystone/index.ts'
 import { neutronSettings, seedNetworks } from '#services/neutron/index.ts'
 import { seedFlavors } from '#services/nova/index.ts'
@@ -61,6 +63,8 @@ export function controllerConfig(options: Pick<ControlledOptions, 'configFile' |
 export interface Controlled extends Controller {
   /** Whether this start made the cloud's first content, with the passwords that it was given. */
   made: boolean
+  /** Whether it has no image yet. */
+  bare: boolean
 }
 
 /** Starts it in this process. */
@@ -110,7 +114,7 @@ export async function startControlled(options: ControlledOptions, log: Log): Pro
       made = !known
     },
   })
-  return { ...controller, made }
+  return { ...controller, made, bare: !(await imagesAreThere(controller.env.db.read)) }
 }
 
 /** Longest that an orderly end may take. */
@@ -122,6 +126,8 @@ export async function controlledMain(): Promise<void> {
     process.once('message', message => resolve(message as ControlledOptions)),
   )
   if (options.user) {
+    // What was compiled is kept for the next start while this process may still write there.
+    flushCompileCache()
     process.setgroups?.([])
     process.setgid?.(options.user.gid)
     process.setuid?.(options.user.uid)
@@ -147,7 +153,7 @@ export async function controlledMain(): Promise<void> {
   })
   try {
     controller = await startControlled(options, log)
-    process.send!({ ready: controller.url, made: controller.made })
+    process.send!({ ready: controller.url, made: controller.made, bare: controller.bare })
   } catch (error) {
     log.error({ err: error }, 'the controller could not start')
     process.send!({ failed: error instanceof Error ? error.message : String(error) })

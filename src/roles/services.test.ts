@@ -1,6 +1,8 @@
 /** What stands apart from the services, so that it can be read without their code, says the same as they do. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { parseConfig } from '#kit/config.ts'
+import { routerFor } from '#kit/http/app.ts'
 import { CATALOG } from './catalog.ts'
 import { SERVICES } from './services.ts'
 import { SETTINGS } from './settings.ts'
@@ -18,4 +20,15 @@ test('all settings are those of every service', () => {
     SERVICES.map(service => service.settings!.name),
   )
   for (const { settings } of SERVICES) assert.ok(SETTINGS.includes(settings!))
+})
+
+test('no two routes of a service answer the same', () => {
+  for (const service of SERVICES) routerFor(service)
+})
+
+test('a section that is not given is as one that is given empty', () => {
+  for (const section of SETTINGS) {
+    const [absent, empty] = ['', `${section.name}: {}`].map(text => parseConfig(text, 'n.yaml', SETTINGS).of(section))
+    assert.deepEqual(absent, empty, section.name)
+  }
 })

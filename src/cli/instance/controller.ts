@@ -7,8 +7,9 @@ import type { Log } from '#kit/log.ts'
 import type { ControlledOptions } from '../../roles/controlled.ts'
 
 export interface Kept {
-  /** Whether its first start made the cloud's first content. */
+  /** Whether its first start made the cloud's first content, and whether it has no image. */
   made: boolean
+  bare: boolean
   signal(signal: NodeJS.Signals): void
   stop: () => Promise<void>
 }
@@ -30,6 +31,7 @@ export async function keepController(asked: Promise<ControlledOptions>, { lock, 
   let child: ChildProcess
   let ending = false
   let first = false
+  let bare = false
   let gone: Promise<void>
   const launch = async (): Promise<void> => {
     const made = fork(process.argv[1]!, ['controller-process'], {
@@ -40,8 +42,9 @@ export async function keepController(asked: Promise<ControlledOptions>, { lock, 
     gone = new Promise(resolve => made.once('exit', () => resolve()))
     const ready = new Promise<void>((resolve, reject) => {
       made.once('message', message => {
-        const { failed, ...ready } = message as { failed?: string; made?: boolean }
+        const { failed, ...ready } = message as { failed?: string; made?: boolean; bare?: boolean }
         first ||= ready.made === true
+        bare = ready.bare === true
         failed === undefined ? resolve() : reject(new Error(failed))
       })
       made.once('exit', (code, signal) => reject(new Error(`the controller ended (${signal ?? `code ${code}`})`)))
@@ -75,6 +78,7 @@ export async function keepController(asked: Promise<ControlledOptions>, { lock, 
   await launch()
   return {
     made: first,
+    bare,
     signal: signal => void child.kill(signal),
     async stop() {
       ending = true

@@ -85,24 +85,21 @@ async function signIn(reach: Reach): Promise<Api> {
 }
 
 /**
- * Uploads the guest image where the cloud has none: built from Debian packages for real hosts, a blank disk for pretended ones. Resolves to whether it did.
+ * Uploads the guest image to a cloud that has none: built from Debian packages for real hosts, a blank disk for pretended ones.
  * `say` tells progress.
  */
-export async function firstImages(reach: Reach, simulated: boolean, say: (line: string) => void): Promise<boolean> {
+export async function firstImages(reach: Reach, simulated: boolean, say: (line: string) => void): Promise<void> {
   const api = await signIn(reach)
-  const { images } = (await api.call('GET', '/image/v2/images?name=guest&limit=1')) as { images: unknown[] }
-  if (images.length > 0) return false
   if (simulated) {
     const blank = Buffer.alloc(64 * 1024)
     await upload(api, { name: 'guest', disk_format: 'raw' }, blank, blank.length)
-    return true
+    return
   }
   const folder = guestFolder()
   if (!(await guestBuilt(folder))) say('building the guest image (once; about half a minute)')
   const guest = await guestEnsure(folder, say)
   say('uploading the guest image')
   await uploadGuest(api, guest)
-  return true
 }
 
 async function uploadGuest(api: Api, guest: Guest): Promise<void> {

@@ -51,6 +51,8 @@ export interface UpOptions {
 
 export interface Instance {
   url: string
+  /** Whether the cloud has no image yet, as its own controller tells. */
+  bare: boolean
   /** Writes the log to a new file of the same name, after it was moved away. */
   reopenLog(): void
   /** Resolves when everything has stopped. Guests and networks run on. */
@@ -66,14 +68,14 @@ export async function supervise(options: UpOptions, log: RootLog, say: (line: st
     for (const close of closers.splice(0).reverse()) await close()
   }
   try {
-    const { url, controller } = await start(options, log, say, closer => closers.push(closer))
+    const { url, bare, controller } = await start(options, log, say, closer => closers.push(closer))
     const reopenLog = (): void => {
       if (options.logFile === undefined) return
       fileFor(options.logFile, options.owner)
       log.reopen()
       controller?.signal('SIGHUP')
     }
-    return { url, reopenLog, stop }
+    return { url, bare, reopenLog, stop }
   } catch (error) {
     await stop()
     throw error
@@ -82,6 +84,7 @@ export async function supervise(options: UpOptions, log: RootLog, say: (line: st
 
 interface Started {
   url: string
+  bare: boolean
   /** The controller's process, where it has one of its own. */
   controller?: Kept
 }
@@ -103,10 +106,12 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
   }
   let kept: Kept | undefined
   let local: LocalWay | undefined
+  let bare = false
   if (plan.api.length + plan.work.length > 0) {
     const controller = await startOwnController(o, log, say, onClose)
     kept = controller.kept
     local = controller.local
+    bare = controller.bare
     state.url = controller.url
     state.databaseUrl = controller.databaseUrl
   }
@@ -132,11 +137,12 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
   }
   stateWrite(layout, state)
   onClose(async () => stateClear(layout))
-  return { url: state.url, controller: kept }
+  return { url: state.url, bare, controller: kept }
 }
 
 interface OwnController {
   url: string
+  bare: boolean
   databaseUrl: string
   kept?: Kept
   /** The way of this machine's agent to it, where this machine is a host. */
@@ -195,12 +201,13 @@ async function startOwnController(
   })
   let kept: Kept | undefined
   let made: boolean
+  let bare: boolean
   if (o.owner && o.simulated === 0) {
     if (o.logFile !== undefined) fileFor(o.logFile, o.owner)
     const record = o.record === undefined ? undefined : fileFor(o.record, o.owner, true)
     kept = await keepController(asked, { lock: o.lock, record }, log)
     onClose(kept.stop)
-    made = kept.made
+    ;({ made, bare } = kept)
   } else {
     const [options, { startControlled }, { startSimulatedHosts }] = await Promise.all([
       asked,
@@ -212,11 +219,17 @@ async function startOwnController(
     const hosts = await startSimulatedHosts(controller, inProcess, log)
     onClose(hosts.stop)
     await reported(hosts, say)
-    made = controller.made
+    ;({ made, bare } = controller)
   }
   // A cloud that was there has passwords that are not known here.
   if (!o.own && isNew && !made) rmSync(layout.clouds)
-  return { url, databaseUrl: await database, kept, local: local && localWay(local, address, { loopback, host: o.at.host, ca }) }
+  return {
+    url,
+    bare,
+    databaseUrl: await database,
+    kept,
+    local: local && localWay(local, address, { loopback, host: o.at.host, ca }),
+  }
 }
 
 /** Seconds that hosts have to say what they have. */

@@ -7,7 +7,6 @@ import { planOf } from '../../roles/roles.ts'
 import { SETTINGS } from '../../roles/settings.ts'
 import { installPrograms } from '../packages.ts'
 import { passwordsOf } from './clouds.ts'
-import { firstImages } from './images.ts'
 import type { Layout } from './layout.ts'
 import { addressOf, portEnsure } from './port.ts'
 import type { Service } from './serve.ts'
@@ -58,9 +57,11 @@ async function begin(options: Omit<UpOptions, 'owner'>, log: RootLog, progress: 
   if (simulated === 0) await installPrograms(['host', 'image'], progress)
   const owner = simulated === 0 || !databaseUrl ? await ownerEnsure(progress) : undefined
   const instance = await supervise({ ...options, owner }, log, progress)
+  if (!instance.bare) return instance
   const ca = instance.url.startsWith('https:') && existsSync(layout.ca) ? readFileSync(layout.ca, 'utf8') : undefined
   const reach = { url: instance.url, passwords: passwordsOf(layout), ca }
   // A cloud without images is of use all the same: an offline machine can have its own uploaded.
+  const { firstImages } = await import('./images.ts')
   await firstImages(reach, simulated > 0, progress).catch(err => {
     log.warn({ err }, 'the guest image could not be made')
     progress(`no guest image: ${reason(err)}`)

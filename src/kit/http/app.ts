@@ -63,10 +63,9 @@ const METHODS: Method[] = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
 /** Answers one request of the service; `path` and `search` are what follows the service's prefix. Never rejects. */
 export type App = (req: IncomingMessage, res: ServerResponse, path: string, search: string) => Promise<void>
 
-/** Builds the app of a service. Throws Error when two of its routes overlap. */
+/** Builds the app of a service. */
 export function app(options: AppOptions): App {
   const { service, env, identify, policy, onAnswer, keepBodies } = options
-  const router = routerOf(service)
   return async (req, res, path, search) => {
     const began = performance.now()
     const requestId = newRequestId()
@@ -100,7 +99,7 @@ export function app(options: AppOptions): App {
     async function answer(version: number): Promise<void> {
       if (service.exactPaths && path.endsWith('/') && path !== '/' && !service.mounts.includes(path.slice(0, -1)))
         throw notFound('The resource could not be found.')
-      const { entry, params } = find(router, req.method as Method, path)
+      const { entry, params } = find(routerFor(service), req.method as Method, path)
       exchange.route = entry.path
       for (const value of Object.values(params)) {
         if (value !== undefined && !isStorable(value)) throw badRequest('The path holds a NUL character or broken Unicode.')
@@ -211,7 +210,16 @@ const missing = (): never => {
 
 export type Router = FindMyWay.Instance<FindMyWay.HTTPVersion.V1>
 
-export function routerOf(service: Service): Router {
+const routers = new WeakMap<Service, Router>()
+
+/** The router of a service, made at its first request: hundreds of routes take their time, and not every process is asked for every service. */
+export function routerFor(service: Service): Router {
+  let router = routers.get(service)
+  if (!router) routers.set(service, (router = routerOf(service)))
+  return router
+}
+
+function routerOf(service: Service): Router {
   const router = FindMyWay({ ignoreTrailingSlash: true, ignoreDuplicateSlashes: true, maxParamLength: 4096 })
   const entries = new Map<string, Entry>()
   for (const route of service.routes) {

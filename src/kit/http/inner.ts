@@ -3,10 +3,8 @@
  * The other's own version, policy and schema hold, and its Faults come out as they are.
  */
 import type { Service } from '../service.ts'
-import { choose, find, parseQuery, type Router, routerOf } from './app.ts'
+import { choose, find, parseQuery, routerFor } from './app.ts'
 import type { Call, Method } from './route.ts'
-
-const routers = new WeakMap<Service, Router>()
 
 /** What the route answers. `path` is below the service's prefix, its query with it: `/v2.0/networks?name=a`; `type` is what the body claims to be. */
 export async function callWithin(
@@ -17,13 +15,8 @@ export async function callWithin(
   body?: unknown,
   type = 'application/json',
 ): Promise<unknown> {
-  let router = routers.get(service)
-  if (!router) {
-    router = routerOf(service)
-    routers.set(service, router)
-  }
   const [pathname, query = ''] = path.split('?', 2) as [string, string?]
-  const { entry, params } = find(router, method, pathname)
+  const { entry, params } = find(routerFor(service), method, pathname)
   const version = service.microversions?.min ?? 0
   const alive = entry.routes.filter(({ route }) => (route.since ?? 0) <= version)
   const { route, ...checks } = choose(alive, body)

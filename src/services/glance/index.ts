@@ -4,7 +4,7 @@
  */
 export { imageDeleted } from './events.ts'
 export { imageFill, imageOpen } from './images/data.routes.ts'
-export { imageAny, imageFetch, imageRegister, imageRemove, imagesOf, imagesWith } from './images/store.ts'
+export { imageAny, imageFetch, imageRegister, imageRemove, imagesAreThere, imagesOf, imagesWith } from './images/store.ts'
 export { type Image, imageView } from './images/view.ts'
 export { glance } from './service.ts'
 export { glanceSettings } from './settings.ts'

@@ -120,6 +120,18 @@ export async function imagesWith(q: Query, owner: string, properties: Record<str
     .execute()
 }
 
+/** Whether there is any image to boot from. */
+export async function imagesAreThere(q: Query): Promise<boolean> {
+  const row = await q
+    .selectFrom('glance.images')
+    .select('id')
+    .where('status', '=', 'active')
+    .where('os_hidden', '=', false)
+    .limit(1)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
 /** An image by id, whosever it is, for services that act by themselves. Throws notFound. */
 export async function imageAny(q: Query, id: string): Promise<Image> {
   const row = await q.selectFrom('glance.images').selectAll().where('id', '=', id).executeTakeFirst()

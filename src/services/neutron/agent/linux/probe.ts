@@ -1,9 +1,16 @@
 // What a host can do for networks: tried in a namespace that is thrown away, not guessed from versions.
+import { createHash } from 'node:crypto'
+import { mkdir, stat } from 'node:fs/promises'
+import { release, version } from 'node:os'
+import { join } from 'node:path'
+import { getuid } from 'node:process'
 import { netnsDelete, netnsEnsure } from '#host/net/netns.ts'
+import { programPath } from '#host/programs.ts'
 import { type RunError, run } from '#host/run.ts'
 import type { NetFacts } from '../desired.ts'
 import { TABLE } from '../names.ts'
 import type { NetConfig } from './config.ts'
+import { readText, write } from './daemon.ts'
 
 const TRIALS: Record<string, string[]> = {
   bridge: ['ip', 'link', 'add', 'pbr', 'type', 'bridge'],
@@ -48,19 +55,44 @@ const TOOLS: Record<string, { argv: string[]; package: string; needed: boolean }
   radvd: { argv: ['radvd', '--version'], package: 'radvd', needed: false },
 }
 
-/** Probes tools and kernel. Needs root; without it everything about the kernel is false. */
+type Tried = Pick<NetFacts, 'features' | 'tools' | 'problems'>
+
+/**
+ * Probes tools and kernel. Needs root; without it everything about the kernel is false. What was found is kept beside the agent's other files, which a
+ * reboot takes away, and holds while kernel and tools are the same: a probe is fifty commands.
+ */
 export async function probeNet(config: NetConfig): Promise<NetFacts> {
-  const facts: NetFacts = {
-    features: {},
-    tools: {},
-    problems: [],
+  const file = join(config.stateDir, 'probe.json')
+  const of = await machineMark()
+  const kept = JSON.parse((await readText(file)) ?? '{}') as { of?: string; tried?: Tried }
+  const tried = kept.tried !== undefined && kept.of === of ? kept.tried : await tryAll(config)
+  if (tried !== kept.tried) {
+    await mkdir(config.stateDir, { recursive: true, mode: 0o755 })
+    await write(file, JSON.stringify({ of, tried }))
+  }
+  return {
+    ...tried,
+    problems: [...tried.problems, ...(tried.tools.nft === null ? [] : await droppingForward(config))],
     overlayAddress: config.overlayAddress,
     physicalNetworks: Object.fromEntries(
       Object.entries(config.physicalNetworks).map(([name, p]) => [name, p.kind === 'interface' ? p.interface : p.bridge]),
     ),
   }
+}
+
+/** What changes when the kernel or a tool does. */
+async function machineMark(): Promise<string> {
+  const tools = Object.values(TOOLS).map(({ argv }) => programPath(argv[0]!))
+  const times = await Promise.all(tools.map(async path => path && `${path} ${(await stat(path)).mtimeMs}`))
+  return createHash('sha256')
+    .update([release(), version(), getuid?.(), ...times].join('\n'))
+    .digest('base64')
+}
+
+async function tryAll(config: NetConfig): Promise<Tried> {
+  const facts: Tried = { features: {}, tools: {}, problems: [] }
   for (const [name, tool] of Object.entries(TOOLS)) {
-    facts.tools[name] = await version(tool.argv)
+    facts.tools[name] = await versionOf(tool.argv)
     if (facts.tools[name] !== null) continue
     const use = tool.needed ? 'networks do not work without it' : 'IPv6 router advertisements do not work without it'
     facts.problems.push(`${name} is missing: apt-get install ${tool.package} (${use})`)
@@ -75,7 +107,6 @@ export async function probeNet(config: NetConfig): Promise<NetFacts> {
       config.log?.debug({ err: error }, 'no modprobe'),
     )
   }
-  facts.problems.push(...(await droppingForward(config)))
   const netns = `${config.prefix ?? ''}nubo-probe-${process.pid}`
   try {
     await netnsEnsure({}, netns)
@@ -94,7 +125,7 @@ export async function probeNet(config: NetConfig): Promise<NetFacts> {
   return facts
 }
 
-async function version(argv: string[]): Promise<string | null> {
+async function versionOf(argv: string[]): Promise<string | null> {
   try {
     const { stdout, stderr } = await run(argv, { codes: [0, 1, 2, 64, 255] })
     return `${stdout}\n${stderr}`.trim().split('\n')[0]?.trim() ?? ''
