@@ -38,6 +38,8 @@ const EXTENSIONS: Record<string, string> = {
   l2_adjacency: 'L2 Adjacency',
   'l3-flavors': 'Router Flavor Extension',
   l3_agent_scheduler: 'L3 Agent Scheduler',
+  metering: 'Neutron Metering',
+  metering_source_and_destination_fields: 'Neutron Metering with source and destination filtering',
   'multi-provider': 'Multi Provider Network',
   'net-mtu': 'Network MTU',
   'net-mtu-writable': 'Network MTU (writable)',

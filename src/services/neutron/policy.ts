@@ -201,8 +201,9 @@ export const policies: PolicyRule[] = [
   ...rules(any(ADMIN, OWN_READ, 'rule:shared_qos_policy'), 'get_policy get_policy:tags'),
   ...rules(MANAGER, 'create_policy create_policy:tags update_policy update_policy:tags delete_policy delete_policy:tags'),
   ...rules(READER, 'get_rule_type'),
+  // Who sees a policy sees its rules in it.
   ...rules(
-    PARENT_READER,
+    any(PARENT_READER, 'rule:shared_qos_policy'),
     `
     get_policy_bandwidth_limit_rule get_policy_packet_rate_limit_rule get_policy_dscp_marking_rule
     get_policy_minimum_bandwidth_rule get_policy_minimum_packet_rate_rule get_alias_bandwidth_limit_rule

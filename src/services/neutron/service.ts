@@ -14,10 +14,12 @@ import { poolRoutes } from './floatingips/pools.ts'
 import { pokesStart } from './hosts/changed.ts'
 import { schedule } from './hosts/schedule.ts'
 import { hostVerbs } from './hosts/verbs.ts'
+import { meteringLabels, meteringRules } from './metering/labels.ts'
 import { base } from './migrations/0001_base.ts'
 import { trunks as trunkTables } from './migrations/0002_trunks.ts'
 import { portIndexes } from './migrations/0003_port_indexes.ts'
 import { topologies } from './migrations/0004_topologies.ts'
+import { metering } from './migrations/0005_metering.ts'
 import { availabilityRoutes } from './networks/availability.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
@@ -61,6 +63,8 @@ const nouns = [
   flavors,
   profiles,
   trunks,
+  meteringLabels,
+  meteringRules,
 ]
 
 const routes: Route[] = [
@@ -96,7 +100,7 @@ export const neutron: Service = {
   policies,
   settings: neutronSettings,
   audit: neutronAudit,
-  migrations: [base, trunkTables, portIndexes, topologies],
+  migrations: [base, trunkTables, portIndexes, topologies, metering],
   tasks: [schedule],
   on: [projectGone],
   hostVerbs,

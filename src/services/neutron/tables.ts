@@ -293,6 +293,22 @@ declare module '#kit/db/index.ts' {
     'neutron.service_profiles': { id: string; description: string; driver: string; enabled: boolean; metainfo: string }
     'neutron.flavor_profiles': { flavor_id: string; service_profile_id: string }
     'neutron.auto_topologies': { project_id: string; network_id: string; router_id: string | null }
+    'neutron.metering_labels': {
+      id: string
+      project_id: string
+      name: Generated<string>
+      description: Generated<string>
+      shared: Generated<boolean>
+    }
+    'neutron.metering_label_rules': {
+      id: string
+      metering_label_id: string
+      direction: string
+      excluded: Generated<boolean>
+      remote_ip_prefix: string | null
+      source_ip_prefix: string | null
+      destination_ip_prefix: string | null
+    }
     'neutron.qos_policies': Standard & { id: string; project_id: string; name: Generated<string>; is_default: Generated<boolean> }
     'neutron.qos_rules': {
       id: string

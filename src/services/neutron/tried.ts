@@ -35,7 +35,12 @@ export const tried: Tried = {
       rules[`/qos/policies/:/${kind}_rules/:`] = id
       rules[`/qos/alias_${kind}_rules/:`] = id
     }
+    const label = await one('metering/metering-labels', 'metering_label', { name: 'tried', project_id: projectId }, admin)
+    const counted = { metering_label_id: label, direction: 'ingress', remote_ip_prefix: '203.0.113.0/24' }
+    const counter = await one('metering/metering-label-rules', 'metering_label_rule', counted, admin)
     const ids: Record<string, string> = {
+      '/metering/metering-labels/:': label,
+      '/metering/metering-label-rules/:': counter,
       '/qos/policies/:': qos,
       '/policies/:': qos,
       '/policies/:/tags/:': 'one',

@@ -159,6 +159,14 @@ export interface DesiredRouter {
   routes: { destination: string; nexthop: string }[]
   /** Serve metadata at 169.254.169.254 from this router; who asks is looked up here by source address. */
   metadata: DesiredMetadataGuest[] | null
+  /** What of the traffic through the gateway is counted; absent: nothing. IPv4, as are all counters of a router. */
+  meters?: DesiredMeter[]
+}
+
+export interface DesiredMeter {
+  id: string
+  /** ingress: from the outside. Addresses are those of guests, not floating ones. */
+  rules: { direction: 'ingress' | 'egress'; excluded: boolean; source: string | null; destination: string | null }[]
 }
 
 export interface DesiredPortForwarding {

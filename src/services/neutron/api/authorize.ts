@@ -44,6 +44,13 @@ export function mayCreate(ctx: Context, of: Resource, given: Row, explicit: Read
   if (!rules.every(rule => ctx.can(rule, target))) throw denied(rules)
 }
 
+/** Throws 403 where nobody of the caller's roles may make this under any parent: they are not told which parents there are. */
+export function mayCreateAny(ctx: Context, of: Resource): void {
+  const verb = action('create', of)
+  const own = { project_id: ctx.projectId, tenant_id: ctx.projectId, [PARENT_OWNER]: ctx.projectId }
+  if (of.parent && !ctx.can(verb, own)) throw denied([verb])
+}
+
 /** Throws 403 unless the caller may change this so, and 404 if it may not even see it. */
 export function mayUpdate(ctx: Context, of: Resource, target: Row, changes: Row): void {
   const verb = action('update', of)

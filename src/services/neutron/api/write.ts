@@ -8,7 +8,7 @@ import * as S from '#kit/http/schema.ts'
 import { changesFor, valuesFor } from '#kit/noun/index.ts'
 import { quotaClaim } from '../quotas/quota.ts'
 import { neutronSettings } from '../settings.ts'
-import { mayCreate, mayDo, mayUpdate, PARENT_OWNER, targetOf, visibleView } from './authorize.ts'
+import { mayCreate, mayCreateAny, mayDo, mayUpdate, PARENT_OWNER, targetOf, visibleView } from './authorize.ts'
 import { parentOf, rowById, rowsById } from './read.ts'
 import type { Changing, Making, Removing, Resource, Row, Writing } from './resource.ts'
 
@@ -273,6 +273,7 @@ export function writeRoutes(of: Resource): Route[] {
     policy: null,
     takes: takes(of, 'create'),
     async handle(call) {
+      mayCreateAny(call.ctx, of)
       const { items, many } = itemsOf(of, call)
       const makings = items.map(item => makingOf(of, call, item))
       const parent = await parentOf(of, call)

@@ -1,6 +1,6 @@
 // The routers that should run on a host: legs, addresses translated, routes, and who may ask them for metadata.
 import { type Query, sql } from '#kit/db/index.ts'
-import type { DesiredMetadataGuest, DesiredPortForwarding, DesiredRouter, DesiredRouterPort } from '../verbs.ts'
+import type { DesiredMetadataGuest, DesiredMeter, DesiredPortForwarding, DesiredRouter, DesiredRouterPort } from '../verbs.ts'
 
 interface RouterRow {
   id: string
@@ -9,6 +9,7 @@ interface RouterRow {
   legs: (DesiredRouterPort & { owner: string; gatewayIps: string[] })[]
   floatingIps: DesiredRouter['floatingIps']
   portForwardings: DesiredPortForwarding[]
+  meters: DesiredMeter[]
 }
 
 /** Routers of a host that are switched on. */
@@ -26,7 +27,15 @@ export async function desiredRouters(db: Query, host: string): Promise<DesiredRo
       coalesce((select jsonb_agg(jsonb_build_object('id', w.id, 'floating', host(f.floating_ip_address), 'protocol', w.protocol,
         'externalMin', w.external_first, 'externalMax', w.external_last, 'fixed', host(w.internal_ip_address),
         'internalMin', w.internal_first, 'internalMax', w.internal_last) order by w.id)
-        from neutron.port_forwardings w join neutron.floating_ips f on f.id = w.floatingip_id where f.router_id = r.id), '[]') as "portForwardings"
+        from neutron.port_forwardings w join neutron.floating_ips f on f.id = w.floatingip_id where f.router_id = r.id), '[]') as "portForwardings",
+      coalesce((select jsonb_agg(jsonb_build_object('id', l.id, 'rules', (select coalesce(jsonb_agg(jsonb_build_object(
+          'direction', m.direction, 'excluded', m.excluded,
+          'source', case m.direction when 'ingress' then coalesce(m.source_ip_prefix, m.remote_ip_prefix) else m.source_ip_prefix end,
+          'destination', case m.direction when 'egress' then coalesce(m.destination_ip_prefix, m.remote_ip_prefix)
+            else m.destination_ip_prefix end) order by m.id), '[]')
+        from neutron.metering_label_rules m where m.metering_label_id = l.id
+          and family(coalesce(m.remote_ip_prefix, m.source_ip_prefix, m.destination_ip_prefix)) = 4)) order by l.id)
+        from neutron.metering_labels l where l.project_id = r.project_id or l.shared), '[]') as meters
     from neutron.router_bindings b join neutron.routers r on r.id = b.router_id
     where b.host = ${host} and r.admin_state_up order by r.id`.execute(db)
   if (rows.length === 0) return []
@@ -48,6 +57,7 @@ function routerOf(row: RouterRow, metadata: DesiredMetadataGuest[]): DesiredRout
     portForwardings: row.portForwardings,
     routes: row.routes,
     metadata,
+    meters: row.meters,
   }
 }
 

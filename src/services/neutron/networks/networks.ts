@@ -12,7 +12,7 @@ import { dhcpRelease } from '../dhcp/dhcp.ts'
 import { contradicts, gone, inUse, invalidInput } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { portRemove } from '../ports/store.ts'
-import { qosDefault, qosUsable } from '../qos/facts.ts'
+import { qosChange, qosDefault, qosUsable } from '../qos/facts.ts'
 import { rbacShare, rbacUnshare } from '../rbac/store.ts'
 import { neutronSettings } from '../settings.ts'
 import { granted } from './facts.ts'
@@ -167,7 +167,7 @@ async function networkChange({ env, tx, ctx, row, changes }: Changing): Promise<
   if (frozen.length > 0) {
     throw contradicts(`Plugin does not support updating the following provider network attributes: ${frozen.join(', ')}`)
   }
-  if (changes.qos_policy_id) await qosUsable(tx, ctx, changes.qos_policy_id as string)
+  await qosChange(tx, ctx, row.qos_policy_id, changes.qos_policy_id)
   if (changes.is_default === true) await onlyDefault(tx, id)
   if ('mtu' in changes)
     await mtuCheck(

@@ -11,7 +11,7 @@ import { updateRow } from '../api/write.ts'
 import { gone, inUse, invalidInput } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { type NetworkFacts, networkFacts } from '../networks/facts.ts'
-import { qosUsable } from '../qos/facts.ts'
+import { qosChange, qosUsable } from '../qos/facts.ts'
 import { usableGroups } from '../securitygroups/store.ts'
 import { neutronSettings } from '../settings.ts'
 import { networkSeen } from '../subnets/subnets.ts'
@@ -218,7 +218,7 @@ async function portChange({ env, tx, ctx, row, changes }: Changing): Promise<voi
   if (changes.extra_dhcp_opts !== undefined) {
     values.extra_dhcp_opts = dhcpOptsMerged(row.extra_dhcp_opts as DhcpOption[], changes.extra_dhcp_opts as DhcpOption[])
   }
-  if (changes.qos_policy_id) await qosUsable(tx, ctx, changes.qos_policy_id as string)
+  await qosChange(tx, ctx, row.qos_policy_id, changes.qos_policy_id)
   if (changes.mac_address !== undefined)
     await macChange(tx, row, changes.mac_address as string | null, values, env.config.of(neutronSettings).base_mac)
   if (changes.fixed_ips !== undefined) await fixedIpsReplace(env, tx, row, facts, changes.fixed_ips as WantedIp[])

@@ -31,3 +31,31 @@ test('policies and their rules: made, shown, changed, removed, kept while in use
   assert.equal((await call(`GET ${path}`)).status, 404)
   assert.equal((await call(`DELETE ${N}/qos/policies/${id}`)).status, 204)
 })
+
+test('rules of a shared policy are seen by who sees it; who may not use a policy does not take it off', async t => {
+  const { call } = await testCloud(t, [neutron])
+  const made = async (shared: boolean) =>
+    (await call(`POST ${N}/qos/policies`, { body: { policy: { name: 'x', shared } } })).body.policy.id as string
+  const [open, closed] = [await made(true), await made(false)]
+  const rules = `${N}/qos/policies/${open}/dscp_marking_rules`
+  const { dscp_marking_rule: rule } = (await call(`POST ${rules}`, { body: { dscp_marking_rule: { dscp_mark: 8 } } })).body
+  assert.equal((await call(`GET ${rules}/${rule.id}`, { as: MEMBER })).body.dscp_marking_rule?.dscp_mark, 8)
+  const body = { dscp_marking_rule: { dscp_mark: 8 } }
+  for (const id of [open, closed, 'nowhere']) {
+    assert.equal((await call(`POST ${N}/qos/policies/${id}/dscp_marking_rules`, { as: MEMBER, body })).status, 403)
+  }
+  const network = (await call(`POST ${N}/networks`, { as: MEMBER, body: { network: { name: 'n' } } })).body.network.id
+  const port = (await call(`POST ${N}/ports`, { as: MEMBER, body: { port: { network_id: network } } })).body.port.id
+  for (const [path, name] of [
+    [`networks/${network}`, 'network'],
+    [`ports/${port}`, 'port'],
+  ] as const) {
+    const put = (qos_policy_id: string | null, as?: typeof MEMBER) =>
+      call(`PUT ${N}/${path}`, { body: { [name]: { qos_policy_id } }, ...(as && { as }) })
+    assert.equal((await put(closed)).status, 200)
+    const { status, body: refused } = await put(null, MEMBER)
+    assert.deepEqual([status, refused.NeutronError?.type], [403, 'PolicyRemoveNotAuthorized'])
+    assert.equal((await put(open)).status, 200)
+    assert.equal((await put(null, MEMBER)).status, 200)
+  }
+})

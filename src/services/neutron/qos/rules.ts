@@ -8,6 +8,7 @@ import { PARENT_OWNER } from '../api/authorize.ts'
 import { readRoutes, rowById } from '../api/read.ts'
 import { type Changing, type Making, type Resource, type Row, resource } from '../api/resource.ts'
 import { touch, writeRoutes } from '../api/write.ts'
+import { granted } from '../networks/facts.ts'
 import { DSCP, INT, KINDS, type Kind } from './kinds.ts'
 import { policies, policyChanged } from './policies.ts'
 
@@ -41,9 +42,11 @@ function rulesOf(kind: Kind): Resource {
     gone: ruleGone,
     parent: { param: 'policy_id', column: 'policy_id', fetch: (db, ctx, id) => rowById(policies, db, ctx, id) },
     attributes: { id: idField, ...inParams(kind.attributes), type: shown(S.String(), { show: false }) },
-    columns: () => [
+    columns: ctx => [
       sql`(select p.project_id from neutron.qos_policies p where p.id = neutron.qos_rules.policy_id)`.as(PARENT_OWNER),
+      granted('qos_policy', 'access_as_shared', 'neutron.qos_rules.policy_id', ctx.projectId).as('policy_shared'),
     ],
+    target: row => ({ shared: row.policy_shared }),
     // A table holds all kinds.
     where: () => sql<boolean>`neutron.qos_rules.type = ${kind.type}`,
     async create({ env, tx, params, given }: Making) {

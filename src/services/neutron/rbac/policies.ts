@@ -35,6 +35,7 @@ const networkUsed = async (tx: Tx, row: Row, next: string): Promise<boolean> => 
   return rows.length > 0
 }
 
+/** A change to another project counts as taking away, though it be the only user: so upstream has it for all but networks. */
 const userOf =
   (bound: (id: string) => RawBuilder<unknown>) =>
   (tx: Tx, row: Row, next: string): Promise<boolean> => {
@@ -43,7 +44,7 @@ const userOf =
       tx,
       { type: object_type!, id: object_id!, action: action!, target: target_project! },
       bound(object_id!),
-      next,
+      next === '*' ? next : '',
     )
   }
 

@@ -51,3 +51,15 @@ test('an external network for all becomes one for the only project that uses it'
   assert.equal((await to('p2')).status, 200)
   assert.deepEqual((await call(`GET ${N}/floatingip-pools`, { as: MEMBER })).body.floatingip_pools, [])
 })
+
+test('a QoS policy for all does not become one for a project that uses it', async t => {
+  const { call } = await testCloud(t, [neutron])
+  const { policy } = (await call(`POST ${N}/qos/policies`, { body: { policy: { name: 'all', shared: true } } })).body
+  const network = await call(`POST ${N}/networks`, { as: FOREIGN, body: { network: { qos_policy_id: policy.id } } })
+  assert.equal(network.status, 201, JSON.stringify(network.body))
+  const [entry] = (await call(`GET ${N}/rbac-policies?object_id=${policy.id}`)).body.rbac_policies
+  const to = (target_tenant: string) => call(`PUT ${N}/rbac-policies/${entry.id}`, { body: { rbac_policy: { target_tenant } } })
+  assert.equal((await to('p2')).body.NeutronError?.type, 'RbacPolicyInUse')
+  assert.equal((await call(`DELETE ${N}/networks/${network.body.network.id}`, { as: FOREIGN })).status, 204)
+  assert.equal((await to('p2')).status, 200)
+})

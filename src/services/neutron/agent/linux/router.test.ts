@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { batch, linkList } from '#host/net/ip.ts'
+import { run } from '#host/run.ts'
 import type { DesiredRouter, NetDesired } from '../desired.ts'
 import { BRIEFLY } from '../driver.contract.ts'
 import { routerNetns } from '../names.ts'
@@ -68,6 +69,18 @@ test('routers: between networks, SNAT, floating addresses in, out and back, port
       deviceId: port.deviceId,
     })),
   })
+  const count = (direction: 'ingress' | 'egress', more: object = {}) => ({
+    ...{ direction, excluded: false, source: null, destination: null },
+    ...more,
+  })
+  const [all, rest] = ['55555555', '66666666'].map(part => `${part}-5555-4555-8555-555555555555`) as [string, string]
+  base.meters = [
+    { id: all, rules: [count('ingress', { source: '172.24.4.0/24' }), count('egress', { destination: '172.24.4.0/24' })] },
+    {
+      id: rest,
+      rules: [count('egress', { destination: '172.24.4.0/24' }), count('egress', { source: '10.1.0.5', excluded: true })],
+    },
+  ]
   const state = (router: Partial<DesiredRouter>, more: Partial<NetDesired> = {}) =>
     testDesired({
       networks: [publicNet, one, two],
@@ -83,6 +96,14 @@ test('routers: between networks, SNAT, floating addresses in, out and back, port
   assert.equal(await ga.ping('10.2.0.5'), true, 'between networks')
   assert.equal(await ga.ping('fd02::5'), true, 'between networks, version 6')
   assert.equal(await ga.ping('172.24.4.1'), true, 'to the outside')
+  const counted = async (label: string) => {
+    const netns = routerNetns(host.config.prefix!, base.id)
+    const { stdout } = await run(['nft', 'list', 'chain', 'ip', 'nubo', `meter-${label}`], { netns })
+    return [...stdout.matchAll(/counter packets (\d+)/g)].map(([, packets]) => Number(packets))
+  }
+  const before = await counted(all)
+  assert.ok(before.length === 2 && before.every(packets => packets > 0), `counted both ways: ${before}`)
+  assert.deepEqual(await counted(rest), [0], 'what is excluded is not counted')
   await outside.listens(80)
   assert.equal(await ga.connects('172.24.4.1', 80), true)
   assert.equal(

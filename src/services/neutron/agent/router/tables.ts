@@ -10,6 +10,7 @@ import type { NftChain, NftSet, NftTable } from '#host/net/nft.ts'
 import { widest } from '#host/net/nft.ts'
 import type { DesiredNetwork, DesiredRouter } from '../desired.ts'
 import { gatewayLink, TABLE } from '../names.ts'
+import { meterChains } from './meter.ts'
 
 const set = (definition: string, elements: Iterable<readonly [string, string]> = []): NftSet => ({
   definition,
@@ -72,6 +73,7 @@ export function routerTable(router: DesiredRouter, networks: ReadonlyMap<string,
       },
     }),
   )
+  for (const [name, chain] of meterChains(router, outside)) chains.set(name, chain)
   return { family: 'ip', name: TABLE, sets, chains }
 }
 
