@@ -36,6 +36,7 @@ const REFUSED = [
 /** Requests for `/bucket`. */
 export async function bucketRequest(s3: S3): Promise<Res> {
   const { method, query } = s3.req
+  if (!isName(s3.bucket!)) throw new S3Error('InvalidBucketName', { BucketName: s3.bucket! })
   if (REFUSED.some(name => query.has(name))) throw new S3Error('NotImplemented')
   if (query.has('location')) return location(s3)
   if (query.has('versioning')) return method === 'PUT' ? setVersioning(s3) : versioning(s3)
@@ -63,7 +64,6 @@ export async function bucketRequest(s3: S3): Promise<Res> {
 }
 
 async function create(s3: S3): Promise<Res> {
-  if (!isName(s3.bucket!)) throw new S3Error('InvalidBucketName', { BucketName: s3.bucket! })
   const text = await small(s3)
   if (text) {
     const wanted = textOf(parse(text), 'LocationConstraint')
@@ -238,7 +238,7 @@ async function listObjects(s3: S3): Promise<Res> {
         }
       : { Marker: encode(marker), NextMarker: isCut && delimiter ? encode(lastName) : undefined }),
     MaxKeys: limit,
-    Delimiter: delimiter === undefined ? undefined : encode(delimiter),
+    Delimiter: delimiter ? encode(delimiter) : undefined,
     EncodingType: query.get('encoding-type'),
     IsTruncated: isCut,
     Contents: contents,

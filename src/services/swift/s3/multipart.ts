@@ -6,7 +6,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { type Headers, ok, type Res, readAll, reply } from '../http/message.ts'
 import type { Row } from '../proxy/features/listings.ts'
 import { S3Error, translated } from './errors.ts'
-import { copyConditions, copySource, metadata } from './objects.ts'
+import { copyConditions, copySource, keyCheck, metadata, written } from './objects.ts'
 import { ask, list, must, owner, rowEtag, rowTime, type S3, S3_ETAG, small } from './types.ts'
 import { formatXml, parseXml, textOf } from './xml.ts'
 
@@ -25,6 +25,7 @@ export async function multipartRequest(s3: S3): Promise<Res> {
   if (s3.key === null) throw new S3Error('InvalidRequest')
   const marker = await ask(s3, 'HEAD', `${segmentsOf(s3)}/${s3.key}/${id}`)
   if (!ok(marker.status)) {
+    await must(s3, 'HEAD', s3.bucket!)
     if (method === 'POST' && (await isDone(s3, id))) return finished(s3)
     throw new S3Error('NoSuchUpload', { UploadId: id })
   }
@@ -43,6 +44,7 @@ export async function multipartRequest(s3: S3): Promise<Res> {
 }
 
 async function begin(s3: S3): Promise<Res> {
+  keyCheck(s3)
   await must(s3, 'HEAD', s3.bucket!)
   const { headers } = s3.req
   const kept = metadata(headers)
@@ -76,7 +78,7 @@ async function putPart(s3: S3, id: string): Promise<Res> {
       body: from.body,
       length: Number(from.headers['content-length']),
     })
-    return reply(200, XML, formatXml('CopyPartResult', { LastModified: new Date().toISOString(), ETag: `"${res.headers.etag}"` }))
+    return reply(200, XML, formatXml('CopyPartResult', { LastModified: written(res), ETag: `"${res.headers.etag}"` }))
   }
   const headers: Headers = { 'content-type': 'application/octet-stream' }
   if (req.headers['content-md5'] !== undefined) headers.etag = Buffer.from(req.headers['content-md5'], 'base64').toString('hex')

@@ -46,9 +46,17 @@ export function metadata(headers: Headers): Headers {
   return out
 }
 
+/** Throws KeyTooLongError. */
+export function keyCheck(s3: S3): void {
+  if (Buffer.byteLength(s3.key!) > s3.site.cluster.limits.max_object_name_length) throw new S3Error('KeyTooLongError')
+}
+
+/** When a PUT says that it was, as listings show it. */
+export const written = (res: Res): string => new Date(res.headers['last-modified']).toISOString()
+
 async function put(s3: S3): Promise<Res> {
   const { req } = s3
-  if (Buffer.byteLength(s3.key!) > s3.site.cluster.limits.max_object_name_length) throw new S3Error('KeyTooLongError')
+  keyCheck(s3)
   const name = req.headers['x-amz-acl']
   if (name !== undefined && Object.values(canned(name)).some(Boolean)) throw new S3Error('NotImplemented')
   if (req.headers['x-amz-copy-source'] !== undefined) return copy(s3)
@@ -97,7 +105,10 @@ export function copyConditions(headers: Headers): Headers {
 async function copy(s3: S3): Promise<Res> {
   const { req } = s3
   const source = copySource(s3)
-  const replace = req.headers['x-amz-metadata-directive'] === 'REPLACE'
+  const directive = req.headers['x-amz-metadata-directive'] ?? 'COPY'
+  if (directive !== 'COPY' && directive !== 'REPLACE')
+    throw new S3Error('InvalidArgument', { ArgumentName: 'x-amz-metadata-directive', ArgumentValue: directive })
+  const replace = directive === 'REPLACE'
   if (!replace && source.path === `${s3.bucket}/${s3.key}`)
     throw new S3Error('InvalidRequest', {
       Message: 'This copy request is illegal because it is trying to copy an object to itself without changing its metadata.',
@@ -112,7 +123,7 @@ async function copy(s3: S3): Promise<Res> {
   })
   if (!ok(res.status)) throw res.status === 404 ? new S3Error('NoSuchBucket') : translated(res.status, true)
   const body = formatXml('CopyObjectResult', {
-    LastModified: new Date().toISOString(),
+    LastModified: written(res),
     ETag: `"${res.headers.etag.replaceAll('"', '')}"`,
   })
   return reply(200, { 'content-type': 'application/xml', ...version(res) }, body)

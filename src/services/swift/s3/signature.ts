@@ -270,6 +270,10 @@ export async function* unchunked(body: AsyncIterable<Buffer>, chain: ChunkKey | 
   }
 }
 
+/** What was signed and what came. */
+export const sumMismatch = (signed: string, computed: string): S3Error =>
+  new S3Error('XAmzContentSHA256Mismatch', { ClientComputedContentSHA256: signed, S3ComputedContentSHA256: computed })
+
 /** The body, failing at its end when its SHA-256 is not the signed one. */
 export async function* summed(body: AsyncIterable<Buffer>, sum: string): AsyncGenerator<Buffer> {
   const own = createHash('sha256')
@@ -277,5 +281,6 @@ export async function* summed(body: AsyncIterable<Buffer>, sum: string): AsyncGe
     own.update(chunk)
     yield chunk
   }
-  if (own.digest('hex') !== sum) throw new S3Error('XAmzContentSHA256Mismatch')
+  const computed = own.digest('hex')
+  if (computed !== sum) throw sumMismatch(sum, computed)
 }

@@ -6,7 +6,7 @@ import { bucketRequest, serviceRequest } from './buckets.ts'
 import { errorPage, S3Error } from './errors.ts'
 import { multipartRequest } from './multipart.ts'
 import { objectRequest } from './objects.ts'
-import { signedBy, summed, unchunked } from './signature.ts'
+import { signedBy, sumMismatch, summed, unchunked } from './signature.ts'
 import type { S3 } from './types.ts'
 
 /** Answers S3 requests, lets all others by. */
@@ -69,7 +69,8 @@ async function identify(
 
 function takeBody(req: Req, signed: NonNullable<ReturnType<typeof signedBy>>, secret: string): void {
   if (!req.body) {
-    if (signed.bodySum && signed.bodySum !== createHash('sha256').digest('hex')) throw new S3Error('XAmzContentSHA256Mismatch')
+    const empty = createHash('sha256').digest('hex')
+    if (signed.bodySum && signed.bodySum !== empty) throw sumMismatch(signed.bodySum, empty)
     return
   }
   const streaming = req.headers['x-amz-content-sha256']?.startsWith('STREAMING-')

@@ -59,7 +59,11 @@ export const S3_ETAG = 'x-object-sysmeta-s3api-etag'
 /** The ETag that S3 shows, in quotes. */
 export const etagOf = (headers: Headers): string => `"${(headers[S3_ETAG] ?? headers.etag ?? '').replaceAll('"', '')}"`
 export const rowEtag = (row: Row): string => `"${String(row.s3_etag ?? row.slo_etag ?? row.hash).replaceAll('"', '')}"`
-export const rowTime = (row: Row): string => `${String(row.last_modified).slice(0, 19)}.000Z`
+/** A row's time in whole seconds, rounded up as `Last-Modified` is: both must say the same. */
+export function rowTime(row: Row): string {
+  const [whole, fraction = '0'] = String(row.last_modified).split('.')
+  return new Date(Date.parse(`${whole}Z`) + (Number(fraction) > 0 ? 1000 : 0)).toISOString()
+}
 export const owner = (s3: S3): { ID: string; DisplayName: string } => {
   const id = s3.req.env.who?.userId ?? s3.req.env.s3!.accessKey
   return { ID: id, DisplayName: s3.req.env.who?.userName ?? id }
