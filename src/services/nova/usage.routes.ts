@@ -21,28 +21,37 @@ interface Used {
 }
 
 const HOUR = 3_600_000
-const FORMS = /^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?)?$/
+const FORMS = /^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,6}))?)?$/
 
-/** A time of the query, in UTC. Throws badRequest. */
-function timeOf(text: string | null, otherwise: Date): Date {
-  if (text === null || text === '') return otherwise
-  const at = new Date(`${text.replace(' ', 'T')}${text.length > 10 ? 'Z' : 'T00:00:00Z'}`)
-  if (!FORMS.test(text) || Number.isNaN(at.getTime())) throw badRequest('Datetime is in invalid format')
-  return at
+interface Period {
+  start: Date
+  stop: Date
+  /** Both as answers show them: to the microsecond that was asked for, which a Date cannot hold. */
+  shown: { start: string; stop: string }
 }
 
-function periodOf(search: URLSearchParams): { start: Date; stop: Date } {
+/** A time of the query, in UTC, and as answers show it. Throws badRequest. */
+function timeOf(text: string | null, otherwise: Date): { at: Date; shown: string } {
+  if (text === null || text === '') return { at: otherwise, shown: bareTime(otherwise) }
+  const [, day, time = '00:00:00', fraction = ''] = FORMS.exec(text) ?? []
+  const shown = `${day}T${time}.${fraction.padEnd(6, '0')}`
+  const at = new Date(`${shown}Z`)
+  if (day === undefined || Number.isNaN(at.getTime())) throw badRequest('Datetime is in invalid format')
+  return { at, shown }
+}
+
+function periodOf(search: URLSearchParams): Period {
   const now = new Date()
   const start = timeOf(search.get('start'), new Date(now.getTime() - 28 * 24 * HOUR))
   const stop = timeOf(search.get('end'), now)
-  if (start >= stop) throw badRequest('Invalid start time. The start time cannot occur after the end time.')
-  return { start, stop }
+  if (start.shown >= stop.shown) throw badRequest('Invalid start time. The start time cannot occur after the end time.')
+  return { start: start.at, stop: stop.at, shown: { start: start.shown, stop: stop.shown } }
 }
 
 /** The servers that ran in the period, in the order of their ids: all that are asked for, or a page. */
 async function usedServers(
   db: Query,
-  { start, stop }: { start: Date; stop: Date },
+  { start, stop }: Period,
   { project, after, limit }: { project: string | null; after: string | null; limit: number | null },
 ): Promise<Used[]> {
   const { rows } = await sql<Used>`
@@ -54,7 +63,7 @@ async function usedServers(
   return rows
 }
 
-function serverUsage(server: Used, { start, stop }: { start: Date; stop: Date }) {
+function serverUsage(server: Used, { start, stop }: Period) {
   const from = Math.max(server.launched_at.getTime(), start.getTime())
   const to = Math.min(server.terminated_at?.getTime() ?? Infinity, stop.getTime())
   const { flavor } = server
@@ -74,7 +83,7 @@ function serverUsage(server: Used, { start, stop }: { start: Date; stop: Date })
   }
 }
 
-function projectUsage(project: string, servers: Used[], period: { start: Date; stop: Date }, detailed: boolean) {
+function projectUsage(project: string, servers: Used[], period: Period, detailed: boolean) {
   const usages = servers.map(server => serverUsage(server, period))
   const sum = (of: (usage: (typeof usages)[number]) => number): number => usages.reduce((total, usage) => total + of(usage), 0)
   return {
@@ -83,8 +92,7 @@ function projectUsage(project: string, servers: Used[], period: { start: Date; s
     total_vcpus_usage: sum(u => u.hours * u.vcpus),
     total_memory_mb_usage: sum(u => u.hours * u.memory_mb),
     total_local_gb_usage: sum(u => u.hours * u.local_gb),
-    start: bareTime(period.start),
-    stop: bareTime(period.stop),
+    ...period.shown,
     ...(detailed ? { server_usages: usages } : {}),
   }
 }

@@ -43,3 +43,15 @@ test('networks and subnets', async t => {
   assert.equal((await call(`DELETE /networking/v2.0/networks/${network.id}`, { as: MEMBER })).status, 204)
   assert.equal((await call(`GET /networking/v2.0/subnets/${subnet.body.subnet.id}`, { as: MEMBER })).status, 404)
 })
+
+test('bits behind the prefix of a subnet are dropped', async t => {
+  const { call } = await testCloud(t, [neutron])
+  const { network } = (await call('POST /networking/v2.0/networks', { as: MEMBER, body: { network: {} } })).body
+  const subnet = (ip_version: number, cidr: string) =>
+    call('POST /networking/v2.0/subnets', { as: MEMBER, body: { subnet: { network_id: network.id, ip_version, cidr } } })
+  const made = await subnet(4, '10.99.99.0/16')
+  assert.equal(made.status, 201, JSON.stringify(made.body))
+  assert.deepEqual([made.body.subnet.cidr, made.body.subnet.gateway_ip], ['10.99.0.0/16', '10.99.0.1'])
+  assert.equal((await subnet(6, '2001:db8::5/64')).body.subnet.cidr, '2001:db8::/64')
+  assert.equal((await subnet(4, '10.1/16')).status, 400)
+})

@@ -170,15 +170,11 @@ async function prefixOf(making: Making, subnetId: string): Promise<{ prefix: Pre
   return prefixTake(making, subnetId, prefix)
 }
 
+/** Bits behind the prefix are dropped, as Neutron does: `10.0.0.5/24` is `10.0.0.0/24`. */
 function readPrefix(value: string): Prefix {
   const read = parsePrefix(value)
   if (!read || !value.includes('/'))
     throw invalid('HTTPBadRequest', `Invalid input for cidr. Reason: '${value}' is not a valid IP subnet.`)
-  if (read.host !== 0n)
-    throw invalid(
-      'HTTPBadRequest',
-      `Invalid input for cidr. Reason: '${value}' isn't a recognized IP subnet cidr, '${showPrefix(read)}' is recommended.`,
-    )
   if (read.length === 0) throw contradicts('0 is not allowed as CIDR prefix length')
   const [low, high] = read.version === 4 ? [0xe0000000n, 0xf0000000n] : [0xffn << 120n, 1n << 128n]
   if (read.value >= low && read.value < high) throw contradicts('Multicast IP subnet is not supported')
