@@ -16,7 +16,7 @@ import type { CompiledQuery, DatabaseConnection, Dialect, Driver, QueryResult, T
 import { PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler } from 'kysely'
 import type pg from 'pg'
 import type { Answer } from './session.ts'
-import { explain, isLost, isStale, lostPause, Session } from './session.ts'
+import { explain, isClash, isLost, isStale, lostPause, Session } from './session.ts'
 
 /** Queries on one shared connection, before another is taken. */
 const DEPTH = 8
@@ -149,6 +149,11 @@ class Connection implements DatabaseConnection {
         // In a transaction that has failed by now: it runs again as a whole.
         if (!this.session) {
           if (isStale(error) && attempt < STALE_MAX) continue
+          // The statement was a transaction of its own: what clashed has left nothing behind.
+          if (isClash(error) && attempt < STALE_MAX) {
+            await delay(Math.random() * Math.min(2 ** attempt * 4, 500))
+            continue
+          }
           const pause = isLost(error) && isSelect(query) ? lostPause(attempt, since) : undefined
           if (pause !== undefined) {
             await delay(pause)

@@ -13,7 +13,7 @@ import { DummyDriver, Kysely, sql, Transaction } from 'kysely'
 import pg from 'pg'
 import { dialect } from './driver.ts'
 import { listener } from './listen.ts'
-import { codeOf, isLost, isStale, lostPause } from './session.ts'
+import { codeOf, isClash, isLost, isStale, lostPause } from './session.ts'
 import { types } from './types.ts'
 
 export type { Insertable, RawBuilder, Selectable, Updateable } from 'kysely'
@@ -34,7 +34,7 @@ export type Tx = Transaction<Tables>
 export interface Db {
   /**
    * Queries outside a transaction, each on any connection, several at a time on one: no session state (`set`, session locks).
-   * A SELECT that was lost with its connection is sent again.
+   * A SELECT that was lost with its connection is sent again, and so is any statement that clashed: each is a transaction of its own.
    */
   read: Query
   /**
@@ -161,11 +161,9 @@ export function isReferenced(error: unknown, constraint?: string): boolean {
   return codeOf(error) === '23503' && (constraint === undefined || (error as { constraint?: string }).constraint === constraint)
 }
 
-const CLASH = new Set(['40001', '40P01'])
-
 /** How long to wait, in ms, before the transaction runs again; undefined if it must not. */
 function pauseAfter(error: unknown, committing: boolean, run: number, since: number): number | undefined {
-  const clash = CLASH.has(codeOf(error) ?? '') || isStale(error)
+  const clash = isClash(error) || isStale(error)
   if (clash) return run < TX_RUNS ? Math.random() * Math.min(2 ** run * 4, 500) : undefined
   // A COMMIT whose answer was lost may have happened.
   return !committing && isLost(error) ? lostPause(run, since) : undefined

@@ -56,6 +56,11 @@ export function isStale(error: unknown): boolean {
   return code === '26000' || (code === '0A000' && routine === 'RevalidateCachedQuery')
 }
 
+const CLASH = new Set(['40001', '40P01'])
+
+/** Whether the transaction was ended because of another one: a serialization failure, a deadlock. */
+export const isClash = (error: unknown): boolean => CLASH.has(codeOf(error) ?? '')
+
 /** What the caller sees of a failure: 503 when the database cannot be reached, else the database's own error with its statement. */
 export function explain(error: unknown, statement: string): unknown {
   if (isStarved(error)) return unavailable('The database is too busy.', { cause: error })

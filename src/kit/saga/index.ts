@@ -21,7 +21,7 @@ import { randomUUID } from 'node:crypto'
 import { afterCommit, json, type Query, sql, type Tx } from '../db/index.ts'
 import { conflict } from '../fault.ts'
 import type { Env } from '../service.ts'
-import { wakeRunners, wakeWaiters } from './wake.ts'
+import { runsHere, wakeRunners, wakeWaiters } from './wake.ts'
 import './tables.ts'
 
 /** What an `act` is given. */
@@ -41,6 +41,11 @@ export interface StepOptions {
   retries?: number
 }
 
+export interface DatabaseStepOptions {
+  /** The `act` that always follows, with its deadline: it is in the journal as begun in the same write. */
+  then?: { name: string; deadline: number }
+}
+
 /** A saga's view of its own execution. */
 export interface Run {
   readonly id: string
@@ -53,7 +58,7 @@ export interface Run {
    */
   ifDone(fn: (tx: Tx) => Promise<void>): void
   /** A step in the database alone. `fn` may run again (see `Db.tx`). */
-  step<T>(name: string, fn: (tx: Tx) => Promise<T>, undo?: (tx: Tx) => Promise<void>): Promise<T>
+  step<T>(name: string, fn: (tx: Tx) => Promise<T>, undo?: (tx: Tx) => Promise<void>, options?: DatabaseStepOptions): Promise<T>
   /** A step on a machine. */
   act<T>(
     name: string,
@@ -61,7 +66,10 @@ export interface Run {
     undo?: (acting: Acting) => Promise<void>,
     options?: StepOptions,
   ): Promise<T>
-  /** Waits until `check` returns something other than undefined. It is asked at once, at each `sagaPoke` of the resource, and now and then. */
+  /**
+   * Waits until `check` returns something other than undefined. It is asked at once, at each `sagaPoke` of the resource, and now and then. A wait
+   * that is soon over leaves no trace in the journal.
+   */
   until<T>(name: string, check: (db: Query) => Promise<T | undefined>, options?: StepOptions): Promise<T>
 }
 
@@ -157,13 +165,21 @@ export async function sagaCancel(tx: Tx, resource: string): Promise<void> {
     .where('resource', '=', resource)
     .where('state', '!=', 'queued')
     .execute()
-  await sagaPoke(tx, `cancel ${resource}`)
+  afterCommit(tx, () => wakeWaiters(`cancel ${resource}`))
+  if (!runsHere(resource)) await sql`select pg_notify('kit_saga', ${`cancel ${resource}`})`.execute(tx)
 }
 
 /** Tells the saga that runs on this resource, in whatever process, that rows it waits for have changed. */
 export async function sagaPoke(tx: Tx, resource: string): Promise<void> {
   afterCommit(tx, () => wakeWaiters(resource))
-  await sql`select pg_notify('kit_saga', ${resource})`.execute(tx)
+  if (!runsHere(resource)) await sql`select pg_notify('kit_saga', ${resource})`.execute(tx)
+}
+
+/** As {@link sagaPoke}, of several, for rows that are committed already. */
+export async function sagasPoke(db: Query, resources: readonly string[]): Promise<void> {
+  for (const resource of resources) wakeWaiters(resource)
+  const elsewhere = resources.filter(resource => !runsHere(resource))
+  if (elsewhere.length > 0) await sql`select pg_notify('kit_saga', x) from unnest(${elsewhere}::text[]) x`.execute(db)
 }
 
 /** A saga as operators see it: what waits, since when, until when, and why. */

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type Db, json, type Query, type Selectable, sql, type Tables, type Tx } from '../db/index.ts'
 import { Fault, internal, reason, timeout } from '../fault.ts'
 import type { Env } from '../service.ts'
-import type { Acting, Run, Saga, SagaFailure, StepOptions } from './index.ts'
+import type { Acting, DatabaseStepOptions, Run, Saga, SagaFailure, StepOptions } from './index.ts'
 import type { JournalEntry } from './tables.ts'
 import { onRunners, onWaiters, wakeRunners, wakeWaiters } from './wake.ts'
 
@@ -46,6 +46,10 @@ interface Undo {
 const NOT_DURABLE = sql`and set_config('synchronous_commit', 'off', true) is not null`
 const POLL_MS = 2000
 const MAX_BACKOFF_MS = 30_000
+/** A wait that is over within so many ms is not worth a write: nobody could have looked at it. */
+const UNSEEN_MS = 50
+/** A wait asks now and then even if nobody woke it. */
+const ASK_MS = 5000
 
 /** Starts the runner of this process. */
 export async function sagaRunner(options: RunnerOptions): Promise<Runner> {
@@ -196,6 +200,8 @@ class Execution implements Run {
   #done: ((tx: Tx) => Promise<void>) | undefined
   #failure: SagaFailure | null
   #cancelled: boolean
+  /** The act that this execution has written into the journal as begun, and not begun yet. */
+  #announced: string | undefined
 
   constructor(db: Db, row: Row, saga: Saga<object>, env: Env, around: Surroundings) {
     this.id = row.id
@@ -231,7 +237,12 @@ class Execution implements Run {
     this.#done = fn
   }
 
-  async step<T>(name: string, fn: (tx: Tx) => Promise<T>, undo?: (tx: Tx) => Promise<void>): Promise<T> {
+  async step<T>(
+    name: string,
+    fn: (tx: Tx) => Promise<T>,
+    undo?: (tx: Tx) => Promise<void>,
+    { then }: DatabaseStepOptions = {},
+  ): Promise<T> {
     const known = this.#enter(name)
     if (undo) this.#undos.push({ name, machine: false, run: tx => undo(tx as Tx) })
     if (known?.state === 'done') return known.result as T
@@ -239,15 +250,24 @@ class Execution implements Run {
     const result = await this.#try(name, { deadline: 60 }, false, () =>
       this.#db.tx(async tx => {
         const result = await fn(tx)
-        await this.#write(tx, { step: name, state: 'done', result })
+        const next: JournalEntry[] = then ? [{ step: then.name, state: 'begun' }] : []
+        const at = then && { step: then.name, deadline: then.deadline }
+        await this.#write(tx, [{ step: name, state: 'done', result }, ...next], at)
         this.#around.sabotage(name)
         this.#around.probe(`${name}: before commit`)
         return result
       }),
     )
     this.#journal.set(name, { step: name, state: 'done', result })
+    if (then) this.#begun(then.name)
     this.#around.probe(`${name}: done`)
     return result
+  }
+
+  /** The step was written into the journal together with the one before it. */
+  #begun(name: string): void {
+    this.#journal.set(name, { step: name, state: 'begun' })
+    this.#announced = name
   }
 
   async act<T>(
@@ -260,7 +280,9 @@ class Execution implements Run {
     if (undo && known) this.#undos.push({ name, machine: true, run: acting => undo(acting as Acting) })
     if (known?.state === 'done') return known.result as T
     if (this.#failure) throw new Unwind()
-    await this.#record({ step: name, state: 'begun' }, { step: name, deadline: options.deadline ?? 60 })
+    if (this.#announced !== name)
+      await this.#record({ step: name, state: 'begun' }, { step: name, deadline: options.deadline ?? 60 })
+    this.#announced = undefined
     if (undo && !known) this.#undos.push({ name, machine: true, run: acting => undo(acting as Acting) })
     this.#around.probe(`${name}: begun`)
     const result = await this.#try(name, options, true, async acting => {
@@ -275,30 +297,41 @@ class Execution implements Run {
   }
 
   async until<T>(name: string, check: Parameters<Run['until']>[1], options: StepOptions = {}): Promise<T> {
-    return this.act(
-      name,
-      async ({ signal }) => {
-        let wake: () => void = () => {}
-        const stop = onWaiters(this.#row.resource, () => wake())
-        try {
-          for (;;) {
-            const woken = new Promise<void>(resolve => {
-              wake = resolve
-            })
-            const found = await check(this.#db.read)
-            if (found !== undefined) return found as T
-            const timer = new AbortController()
-            await Promise.race([woken, delay(5000, undefined, { signal: AbortSignal.any([signal, timer.signal]) })]).finally(() =>
-              timer.abort(),
-            )
-          }
-        } finally {
-          stop()
-        }
-      },
-      undefined,
-      { retries: 0, ...options },
+    const known = this.#enter(name)
+    if (known?.state === 'done') return known.result as T
+    if (this.#failure) throw new Unwind()
+    const result = await this.#try(name, { retries: 0, ...options }, true, ({ signal }) =>
+      this.#await<T>(name, check, options.deadline ?? 60, signal),
     )
+    // Written with the next entry: until then it would be asked again, which it may.
+    this.#journal.set(name, { step: name, state: 'done', result })
+    return result
+  }
+
+  async #await<T>(name: string, check: Parameters<Run['until']>[1], deadline: number, signal: AbortSignal): Promise<T> {
+    let wake: () => void = () => {}
+    const stop = onWaiters(this.#row.resource, () => wake())
+    let seen = false
+    try {
+      for (;;) {
+        const woken = new Promise<boolean>(resolve => {
+          wake = () => resolve(true)
+        })
+        const found = await check(this.#db.read)
+        if (found !== undefined) return found as T
+        const timer = new AbortController()
+        const either = AbortSignal.any([signal, timer.signal])
+        const asked = await Promise.race([woken, delay(seen ? ASK_MS : UNSEEN_MS, false, { signal: either })]).finally(() =>
+          timer.abort(),
+        )
+        if (asked || seen) continue
+        seen = true
+        await this.#record({ step: name, state: 'begun' }, { step: name, deadline })
+        this.#around.probe(`${name}: begun`)
+      }
+    } finally {
+      stop()
+    }
   }
 
   /** Called when a later request asked this saga to stop. A forward saga goes on. */
@@ -406,7 +439,7 @@ class Execution implements Run {
         } else {
           await this.#db.tx(async tx => {
             await undo.run(tx)
-            await this.#write(tx, entry)
+            await this.#write(tx, [entry])
             this.#around.probe(`${undo.name}: undo before commit`)
           })
           this.#journal.set(undo.name, entry)
@@ -428,41 +461,45 @@ class Execution implements Run {
   async #close(): Promise<void> {
     this.#around.probe('before close')
     await this.#db.tx(async tx => {
-      const [gone] = await Promise.all([
-        tx.deleteFrom('kit.sagas').where('id', '=', this.id).where('fence', '=', this.#row.fence).executeTakeFirst(),
+      // The update reads from the delete, so it comes after it: there is one running saga of a resource at any time.
+      const [{ rows }] = await Promise.all([
+        sql<{ gone: number }>`
+          with gone as (delete from kit.sagas where id = ${this.id} and fence = ${this.#row.fence} returning resource),
+            next as (update kit.sagas s set state = 'running' from gone where s.resource = gone.resource and s.state = 'queued')
+          select count(*)::int as gone from gone`.execute(tx),
         this.#failure ? this.#undone?.(tx, this.#failure) : this.#done?.(tx),
       ])
-      if (gone.numDeletedRows === 0n) throw new Lost('the lease was lost')
-      await tx
-        .updateTable('kit.sagas')
-        .set({ state: 'running' })
-        .where('resource', '=', this.#row.resource)
-        .where('state', '=', sql.lit('queued')) // in the text, so that the index of those queued is used by prepared statements too
-        .execute()
+      if (rows[0]!.gone === 0) throw new Lost('the lease was lost')
     })
     this.#around.probe('closed')
   }
 
   async #record(entry: JournalEntry, at?: { step: string; deadline: number }): Promise<void> {
     try {
-      await this.#write(this.#db.read, entry, at, false)
+      await this.#write(this.#db.read, [entry], at, false)
     } catch (error) {
       if (!mayPass(error)) throw error
       // The connection was lost. A transaction is tried again for as long as the database may take to be back.
-      await this.#db.tx(tx => this.#write(tx, entry, at), { durable: false })
+      await this.#db.tx(tx => this.#write(tx, [entry], at), { durable: false })
     }
     this.#journal.set(entry.step, entry)
   }
 
   /**
-   * Writes an entry into the journal. Not durable: COMMIT does not wait for the disk, as an entry lost with the power makes the step run again, which it
+   * Writes entries into the journal. Not durable: COMMIT does not wait for the disk, as an entry lost with the power makes the step run again, which it
    * may. The setting is part of the statement, which so is a transaction of its own, in one round trip.
    */
-  async #write(db: Query, entry: JournalEntry, at?: { step: string; deadline: number }, durable = true): Promise<void> {
-    const journal = [...this.#journal.values()].filter(e => e.step !== entry.step).concat(entry)
+  async #write(
+    db: Query,
+    entries: readonly JournalEntry[],
+    at?: { step: string; deadline: number },
+    durable = true,
+  ): Promise<void> {
+    const names = entries.map(entry => entry.step)
+    const journal = [...this.#journal.values()].filter(e => !names.includes(e.step)).concat(entries)
     const { rows } = await sql<{ cancel: boolean }>`
       update kit.sagas set journal = ${JSON.stringify(journal)}::jsonb, attempts = 0, last_error = ${this.#failure?.message ?? null},
-        step = ${at?.step ?? entry.step}, step_since = now(), step_deadline = now() + ${at?.deadline ?? 60} * interval '1 second'
+        step = ${at?.step ?? names[0]}, step_since = now(), step_deadline = now() + ${at?.deadline ?? 60} * interval '1 second'
       where id = ${this.id} and fence = ${this.#row.fence} ${durable ? sql`` : NOT_DURABLE} returning cancel`.execute(db)
     if (rows.length === 0) throw new Lost('the lease was lost')
     if (rows[0]!.cancel && !this.#saga.forward) this.#cancelled = true

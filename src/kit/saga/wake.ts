@@ -21,3 +21,6 @@ export function onWaiters(resource: string, fn: () => void): () => void {
   wakes.on(`waiters ${resource}`, fn)
   return () => void wakes.off(`waiters ${resource}`, fn)
 }
+
+/** Whether the saga of this resource is executed by this process, which then hears of everything by itself. */
+export const runsHere = (resource: string): boolean => wakes.listenerCount(`waiters cancel ${resource}`) > 0

@@ -20,6 +20,7 @@ import { trunks as trunkTables } from './migrations/0002_trunks.ts'
 import { portIndexes } from './migrations/0003_port_indexes.ts'
 import { topologies } from './migrations/0004_topologies.ts'
 import { metering } from './migrations/0005_metering.ts'
+import { portPairs } from './migrations/0006_port_pairs.ts'
 import { availabilityRoutes } from './networks/availability.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
@@ -100,7 +101,7 @@ export const neutron: Service = {
   policies,
   settings: neutronSettings,
   audit: neutronAudit,
-  migrations: [base, trunkTables, portIndexes, topologies, metering],
+  migrations: [base, trunkTables, portIndexes, topologies, metering, portPairs],
   tasks: [schedule],
   on: [projectGone],
   hostVerbs,

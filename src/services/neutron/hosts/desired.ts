@@ -1,6 +1,6 @@
 /**
- * What should be on one host, out of rows: the same handful of queries however many ports, groups or routers there are, all of one moment.
- * What a host has none of is not asked for: most hosts run no DHCP server and no router.
+ * What should be on one host, out of rows of one moment: one statement however many ports, groups or networks there are, as each server that
+ * is made asks this of its host. DHCP servers and routers, which most hosts do not run, are two more.
  */
 import { type Query, type RawBuilder, sql } from '#kit/db/index.ts'
 import type { Env } from '#kit/service.ts'
@@ -15,107 +15,137 @@ import type {
   DesiredPeer,
   DesiredPort,
   DesiredRule,
-  DesiredSecurityGroup,
   NetDesired,
 } from '../verbs.ts'
 import { desiredRouters } from './desired.routers.ts'
 
 /** All that should be on a host. */
 export async function desiredOf(env: Env, host: string): Promise<NetDesired> {
+  const base = await baseOf(env.db.read, host)
+  if (base.dhcp.length === 0 && !base.routed) return assembled(env, base, [], [])
   return env.db.tx(async tx => {
     await sql`set transaction isolation level repeatable read read only`.execute(tx)
-    const [revision, ports, dhcp, routers] = await Promise.all([
-      one<number>(tx, sql`select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as value`),
-      portsOn(tx, host),
-      one<string[]>(
-        tx,
-        sql`select array(select network_id from neutron.dhcp_bindings where host = ${host} order by network_id) as value`,
-      ),
-      desiredRouters(tx, host),
-    ])
-    const networkIds = [...new Set([...ports.map(port => port.networkId), ...dhcp])]
-    const groupIds = [...new Set(ports.flatMap(port => port.securityGroups))]
-    const [networks, peers, served, groups] = await Promise.all([
-      networksOf(tx, networkIds),
-      peersOf(tx, host, networkIds),
-      dhcpHosts(tx, dhcp),
-      groupsOf(tx, groupIds),
-    ])
-    const { securityGroups, addressSets } = await withSets(tx, groups)
-    const settings = env.config.of(neutronSettings)
-    return {
-      revision,
-      ports,
-      routers,
-      securityGroups,
-      addressSets,
-      networks: networks.map(({ domain, ...network }) => ({
-        ...network,
-        peers: peers.get(network.id) ?? [],
-        dhcp: dhcpOf(network, ports, served, domain || settings.dns_domain, settings.dns_forwarders),
-      })),
-    }
+    const again = await baseOf(tx, host)
+    const [served, routers] = await Promise.all([dhcpHosts(tx, again.dhcp), desiredRouters(tx, host)])
+    return assembled(env, again, served, routers)
   })
 }
 
-async function one<T>(db: Query, query: RawBuilder<unknown>): Promise<T> {
-  const { rows } = await (query as RawBuilder<{ value: T }>).execute(db)
-  return rows[0]!.value
-}
-
-/** Ports bound to the host, but for the legs of routers that are switched off. */
-async function portsOn(db: Query, host: string): Promise<DesiredPort[]> {
-  const { rows } = await sql<Omit<DesiredPort, 'qos'> & { rules: QosRuleRow[] | null }>`
-    select p.id, p.network_id as "networkId", p.mac_address as mac, p.port_security_enabled as "portSecurity",
-      p.device_owner as "deviceOwner", p.device_id as "deviceId", (p.admin_state_up and n.admin_state_up) as "adminStateUp",
-      coalesce((select jsonb_agg(jsonb_build_object('subnetId', a.subnet_id, 'ip', host(a.ip)) order by a.place)
-        from neutron.ip_allocations a where a.port_id = p.id), '[]') as "fixedIps",
-      coalesce((select jsonb_agg(jsonb_build_object('ip', x.pair ->> 'ip_address', 'mac', x.pair ->> 'mac_address'))
-        from jsonb_array_elements(p.allowed_address_pairs) x (pair)), '[]') as "allowedPairs",
-      array(select g.security_group_id from neutron.port_security_groups g where g.port_id = p.id order by 1) as "securityGroups",
-      (select jsonb_build_object('parentId', t.port_id, 'tag', s.segmentation_id) from neutron.subports s
-        join neutron.trunks t on t.id = s.trunk_id where s.port_id = p.id) as subport,
-      (select jsonb_agg(jsonb_build_object('type', q.type, 'direction', q.direction, 'params', q.params)) from neutron.qos_rules q
-        where q.policy_id = coalesce(p.qos_policy_id, n.qos_policy_id) and p.device_owner not like 'network:%') as rules
-    from neutron.ports p join neutron.networks n on n.id = p.network_id
-    where p.host = ${host} and not (p.device_owner like 'network:router%' and exists (
-      select from neutron.routers r where r.id = p.device_id and not r.admin_state_up))
-    order by p.id`.execute(db)
-  return rows.map(({ rules, ...port }) => ({ ...port, qos: rules && qosOf(rules) }))
+function assembled(env: Env, base: Base, served: readonly ServedPort[], routers: NetDesired['routers']): NetDesired {
+  const { revision, networks, peers, groups, sets } = base
+  const ports = base.ports.map(({ rules, ...port }): DesiredPort => ({ ...port, qos: rules && qosOf(rules) }))
+  const settings = env.config.of(neutronSettings)
+  const far = Map.groupBy(peers, peer => peer.network)
+  return {
+    revision,
+    ports,
+    routers,
+    securityGroups: groups.map(({ id, stateful, rules }) => ({ id, stateful, rules: rules.map(ruleOf) })),
+    addressSets: sets.map(({ id, addresses }) => ({ id, addresses: [...new Set(addresses)] })),
+    networks: networks.map(({ domain, ...network }) => ({
+      ...network,
+      peers: (far.get(network.id) ?? []).map(({ address, ports }) => ({ address, ports })),
+      dhcp: dhcpOf(network, ports, served, domain || settings.dns_domain, settings.dns_forwarders),
+    })),
+  }
 }
 
 type NetworkRow = Omit<DesiredNetwork, 'peers' | 'dhcp'> & { domain: string }
 
-async function networksOf(db: Query, ids: readonly string[]): Promise<NetworkRow[]> {
-  if (ids.length === 0) return []
-  const { rows } = await sql<NetworkRow>`
-    select n.id, n.mtu, g.network_type as type, g.physical_network as "physicalNetwork", g.segmentation_id as "segmentationId",
-      rtrim(n.dns_domain, '.') as domain,
-      coalesce((select jsonb_agg(jsonb_build_object('id', s.id, 'cidr', s.cidr, 'ipVersion', s.ip_version, 'gatewayIp', host(s.gateway_ip),
-        'enableDhcp', s.enable_dhcp, 'dnsServers', s.dns_nameservers, 'hostRoutes', s.host_routes, 'ipv6RaMode', s.ipv6_ra_mode,
-        'ipv6AddressMode', s.ipv6_address_mode, 'routed', exists (select from neutron.ip_allocations a
-          join neutron.ports p on p.id = a.port_id and p.device_owner like 'network:router_interface%'
-          join neutron.routers r on r.id = p.device_id and r.admin_state_up
-          where a.subnet_id = s.id and a.ip = s.gateway_ip)) order by s.id)
-        from neutron.subnets s where s.network_id = n.id), '[]') as subnets
-    from neutron.networks n join neutron.segments g on g.network_id = n.id and g.segment_index = 0
-    where n.id = any(${[...ids]}::text[]) order by n.id`.execute(db)
-  return rows
+interface Base {
+  revision: number
+  ports: (Omit<DesiredPort, 'qos'> & { rules: QosRuleRow[] | null })[]
+  /** Ids of the networks whose DHCP server runs here. */
+  dhcp: string[]
+  /** Whether a router runs here. */
+  routed: boolean
+  networks: NetworkRow[]
+  peers: (DesiredPeer & { network: string })[]
+  groups: GroupRow[]
+  sets: DesiredAddressSet[]
 }
 
-/** What lives on other hosts of tunnelled networks, by network. Hosts that share a tunnel end (pretended ones) are no peers. */
-async function peersOf(db: Query, host: string, ids: readonly string[]): Promise<Map<string, DesiredPeer[]>> {
-  if (ids.length === 0) return new Map()
-  const { rows } = await sql<{ network: string; address: string; ports: DesiredPeer['ports'] }>`
-    select p.network_id as network, h.overlay_address as address, jsonb_agg(jsonb_build_object('mac', p.mac_address,
-      'ips', array(select host(a.ip) from neutron.ip_allocations a where a.port_id = p.id order by a.place)) order by p.id) as ports
-    from neutron.host_networks me join neutron.ports p on p.network_id = any(${[...ids]}::text[]) and p.host <> me.host and p.host <> ''
-    join neutron.host_networks h on h.host = p.host and h.overlay_address <> me.overlay_address
-    join neutron.segments g on g.network_id = p.network_id and g.segment_index = 0 and g.network_type = 'vxlan'
-    where me.host = ${host} and me.overlay_address is not null
-    group by p.network_id, h.overlay_address order by 1, 2`.execute(db)
-  const byNetwork = Map.groupBy(rows, row => row.network)
-  return new Map([...byNetwork].map(([id, list]) => [id, list.map(({ address, ports }) => ({ address, ports }))]))
+/** A column of rows as one JSON list, in this order. */
+const listed = (rows: RawBuilder<unknown>, order: string) =>
+  sql`coalesce((select json_agg(to_json(x) order by ${sql.raw(order)}) from (${rows}) x), '[]')`
+
+/** Ports bound to the host, but for the legs of routers that are switched off. */
+const portsOn = (host: string) => sql`
+  select p.id, p.network_id as "networkId", p.mac_address as mac, p.port_security_enabled as "portSecurity",
+    p.device_owner as "deviceOwner", p.device_id as "deviceId", (p.admin_state_up and n.admin_state_up) as "adminStateUp",
+    coalesce((select json_agg(json_build_object('subnetId', a.subnet_id, 'ip', host(a.ip)) order by a.place)
+      from neutron.ip_allocations a where a.port_id = p.id), '[]') as "fixedIps",
+    coalesce((select json_agg(json_build_object('ip', x.pair ->> 'ip_address', 'mac', x.pair ->> 'mac_address'))
+      from jsonb_array_elements(p.allowed_address_pairs) x (pair)), '[]') as "allowedPairs",
+    array(select g.security_group_id from neutron.port_security_groups g where g.port_id = p.id order by 1) as "securityGroups",
+    (select json_build_object('parentId', t.port_id, 'tag', s.segmentation_id) from neutron.subports s
+      join neutron.trunks t on t.id = s.trunk_id where s.port_id = p.id) as subport,
+    (select json_agg(json_build_object('type', q.type, 'direction', q.direction, 'params', q.params)) from neutron.qos_rules q
+      where q.policy_id = coalesce(p.qos_policy_id, n.qos_policy_id) and p.device_owner not like 'network:%') as rules
+  from neutron.ports p join neutron.networks n on n.id = p.network_id
+  where p.host = ${host} and not (p.device_owner like 'network:router%' and exists (
+    select from neutron.routers r where r.id = p.device_id and not r.admin_state_up))`
+
+const NETWORKS = sql`
+  select n.id, n.mtu, g.network_type as type, g.physical_network as "physicalNetwork", g.segmentation_id as "segmentationId",
+    rtrim(n.dns_domain, '.') as domain,
+    coalesce((select json_agg(json_build_object('id', s.id, 'cidr', s.cidr, 'ipVersion', s.ip_version, 'gatewayIp', host(s.gateway_ip),
+      'enableDhcp', s.enable_dhcp, 'dnsServers', s.dns_nameservers, 'hostRoutes', s.host_routes, 'ipv6RaMode', s.ipv6_ra_mode,
+      'ipv6AddressMode', s.ipv6_address_mode, 'routed', exists (select from neutron.ip_allocations a
+        join neutron.ports p on p.id = a.port_id and p.device_owner like 'network:router_interface%'
+        join neutron.routers r on r.id = p.device_id and r.admin_state_up
+        where a.subnet_id = s.id and a.ip = s.gateway_ip)) order by s.id)
+      from neutron.subnets s where s.network_id = n.id), '[]') as subnets
+  from here join neutron.networks n on n.id = here.id join neutron.segments g on g.network_id = n.id and g.segment_index = 0`
+
+/** What lives on other hosts of tunnelled networks. Hosts that share a tunnel end (pretended ones) are no peers. */
+const peersOf = (host: string) => sql`
+  select p.network_id as network, h.overlay_address as address, json_agg(json_build_object('mac', p.mac_address,
+    'ips', array(select host(a.ip) from neutron.ip_allocations a where a.port_id = p.id order by a.place)) order by p.id) as ports
+  from neutron.host_networks me
+  join neutron.host_networks h on h.overlay_address <> me.overlay_address
+  join here on true
+  join neutron.segments g on g.network_id = here.id and g.segment_index = 0 and g.network_type = 'vxlan'
+  join neutron.ports p on p.network_id = here.id and p.host = h.host
+  where me.host = ${host} and me.overlay_address is not null
+  group by p.network_id, h.overlay_address`
+
+const GROUPS = sql`
+  select g.id, g.stateful, coalesce((select json_agg(json_build_object('direction', r.direction, 'ethertype', r.ethertype,
+    'protocol', r.protocol, 'port_range_min', r.port_range_min, 'port_range_max', r.port_range_max,
+    'prefix', network(r.remote_ip_prefix::inet), 'set', coalesce(r.remote_group_id, r.remote_address_group_id)) order by r.id)
+    from neutron.security_group_rules r where r.security_group_id = g.id), '[]') as rules
+  from used join neutron.security_groups g on g.id = used.id`
+
+/** The addresses of all members, wherever they are, of the groups that rules name, and what address groups list. */
+const SETS = sql`
+  select g.id, array(
+    select host(a.ip) from neutron.port_security_groups m join neutron.ip_allocations a on a.port_id = m.port_id where m.security_group_id = g.id
+    union all
+    select x.pair ->> 'ip_address' from neutron.ports p
+      join neutron.port_security_groups m on m.port_id = p.id and m.security_group_id = g.id
+      cross join lateral jsonb_array_elements(p.allowed_address_pairs) x (pair) where p.allowed_address_pairs <> '[]') as addresses
+  from named join neutron.security_groups g on g.id = named.id
+  union all
+  select g.id, g.addresses::text[] from named join neutron.address_groups g on g.id = named.id`
+
+async function baseOf(db: Query, host: string): Promise<Base> {
+  const { rows } = await sql<Base>`
+    with own as materialized (${portsOn(host)}),
+      served as materialized (select network_id as id from neutron.dhcp_bindings where host = ${host}),
+      here as materialized (select "networkId" as id from own union select id from served),
+      used as materialized (select distinct unnest("securityGroups") as id from own),
+      named as materialized (select distinct coalesce(r.remote_group_id, r.remote_address_group_id) as id
+        from used join neutron.security_group_rules r on r.security_group_id = used.id)
+    select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as revision,
+      coalesce((select json_agg(to_json(own) order by id) from own), '[]') as ports,
+      array(select id from served order by id) as dhcp,
+      exists (select from neutron.router_bindings where host = ${host}) as routed,
+      ${listed(NETWORKS, 'id')} as networks,
+      ${listed(peersOf(host), 'network, address')} as peers,
+      ${listed(GROUPS, 'id')} as groups,
+      ${listed(SETS, 'id')} as sets`.execute(db)
+  return rows[0]!
 }
 
 interface ServedPort {
@@ -176,17 +206,6 @@ interface GroupRow {
   }[]
 }
 
-async function groupsOf(db: Query, ids: readonly string[]): Promise<GroupRow[]> {
-  if (ids.length === 0) return []
-  const { rows } = await sql<GroupRow>`
-    select g.id, g.stateful, coalesce((select jsonb_agg(jsonb_build_object('direction', r.direction, 'ethertype', r.ethertype,
-      'protocol', r.protocol, 'port_range_min', r.port_range_min, 'port_range_max', r.port_range_max,
-      'prefix', network(r.remote_ip_prefix::inet), 'set', coalesce(r.remote_group_id, r.remote_address_group_id)) order by r.id)
-      from neutron.security_group_rules r where r.security_group_id = g.id), '[]') as rules
-    from neutron.security_groups g where g.id = any(${[...ids]}::text[]) order by g.id`.execute(db)
-  return rows
-}
-
 function ruleOf(rule: GroupRow['rules'][number]): DesiredRule {
   const remote = rule.set !== null ? { set: rule.set } : rule.prefix !== null ? { prefix: rule.prefix } : null
   return {
@@ -197,25 +216,4 @@ function ruleOf(rule: GroupRow['rules'][number]): DesiredRule {
     portMax: rule.port_range_max,
     remote,
   }
-}
-
-/** Groups with the address sets that their rules name: the addresses of all members, wherever they are, and what address groups list. */
-async function withSets(
-  db: Query,
-  groups: readonly GroupRow[],
-): Promise<{ securityGroups: DesiredSecurityGroup[]; addressSets: DesiredAddressSet[] }> {
-  const ids = [...new Set(groups.flatMap(group => group.rules.flatMap(rule => rule.set ?? [])))]
-  const securityGroups = groups.map(({ id, stateful, rules }) => ({ id, stateful, rules: rules.map(ruleOf) }))
-  if (ids.length === 0) return { securityGroups, addressSets: [] }
-  const { rows } = await sql<DesiredAddressSet>`
-    select g.id, array(
-      select host(a.ip) from neutron.port_security_groups m join neutron.ip_allocations a on a.port_id = m.port_id where m.security_group_id = g.id
-      union
-      select x.pair ->> 'ip_address' from neutron.port_security_groups m join neutron.ports p on p.id = m.port_id
-        cross join lateral jsonb_array_elements(p.allowed_address_pairs) x (pair) where m.security_group_id = g.id) as addresses
-    from neutron.security_groups g where g.id = any(${ids}::text[])
-    union all
-    select id, addresses::text[] from neutron.address_groups where id = any(${ids}::text[])
-    order by 1`.execute(db)
-  return { securityGroups, addressSets: rows }
 }

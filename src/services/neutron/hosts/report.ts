@@ -1,7 +1,7 @@
 // What hosts say: that they are there and what they can do (hello), and how a round went (report).
 import { randomUUID } from 'node:crypto'
-import { json, sql, type Tx } from '#kit/db/index.ts'
-import { sagaPoke } from '#kit/saga/index.ts'
+import { json, type Query, sql } from '#kit/db/index.ts'
+import { sagasPoke } from '#kit/saga/index.ts'
 import type { Env } from '#kit/service.ts'
 import { poke } from '#kit/task.ts'
 import { neutronSettings } from '../settings.ts'
@@ -68,49 +68,47 @@ export async function hostHello(env: Env, host: string, facts: NetFacts): Promis
   })
 }
 
-/** Writes what a host says of its ports, routers and floating IPs; sagas that wait for a port wake. */
+/**
+ * Writes what a host says of its ports, routers and floating IPs; sagas that wait for a port wake. Each statement is a transaction of its own
+ * that does not wait for the disk: what is lost with the power is said again by the next report.
+ */
 export async function hostReport(env: Env, host: string, report: NetReport): Promise<void> {
-  // What is lost here with the power is said again by the next report.
-  await env.db.tx(
-    async tx => {
-      await portsReported(tx, host, report.ports)
-      await statesReported(tx, host, report)
-      // A report about some ports says nothing of the rest, unless it says that nothing could be done at all.
-      if (!report.full && report.errors.length === 0) return
-      await tx
-        .updateTable('neutron.host_networks')
-        .set({ ...(report.full && { revision: report.revision }), errors: json(report.errors), reported_at: sql`now()` })
-        .where('host', '=', host)
-        .execute()
-    },
-    { durable: false },
-  )
-}
-
-async function portsReported(tx: Tx, host: string, ports: NetReport['ports']): Promise<void> {
-  if (ports.length === 0) return
-  const ids = ports.map(port => port.id)
+  const db = env.db.read
+  const ids = report.ports.map(port => port.id)
   // A port that waits for its tap is down, as users know it.
-  const statuses = ports.map(port => (port.status === 'BUILD' ? 'DOWN' : port.status))
-  const { rows } = await sql<{ status: string; wake: string | null }>`
-    update neutron.ports p set status = v.status, updated_at = now()
-    from (select * from unnest(${ids}::text[], ${statuses}::text[]) as v (id, status) order by id) v
-    where p.id = v.id and p.host = ${host} and p.status <> v.status returning p.status, p.wake`.execute(tx)
-  for (const { status, wake } of rows) if (wake !== null && status === 'ACTIVE') await sagaPoke(tx, wake)
+  const statuses = report.ports.map(port => (port.status === 'BUILD' ? 'DOWN' : port.status))
+  // A report about some ports says nothing of the rest, unless it says that nothing could be done at all.
+  const whole = report.full || report.errors.length > 0
+  const { rows } = await sql<{ woken: string[] }>`
+    with changed as (
+      update neutron.ports p set status = v.status, updated_at = now()
+      from (select * from unnest(${ids}::text[], ${statuses}::text[]) as v (id, status) order by id) v
+      where p.id = v.id and p.host = ${host} and p.status <> v.status returning p.status, p.wake),
+    heard as (
+      update neutron.host_networks set errors = ${json(report.errors)}, reported_at = now(),
+        revision = case when ${report.full} then ${report.revision} else revision end
+      where ${whole} and host = ${host})
+    select coalesce(json_agg(wake) filter (where wake is not null and status = 'ACTIVE'), '[]') as woken, ${NOT_DURABLE} from changed`.execute(
+    db,
+  )
+  await sagasPoke(db, rows[0]!.woken)
+  await statesReported(db, host, report)
 }
 
-async function statesReported(tx: Tx, host: string, { routers, floatingIps }: NetReport): Promise<void> {
+const NOT_DURABLE = sql`set_config('synchronous_commit', 'off', true)`
+
+async function statesReported(db: Query, host: string, { routers, floatingIps }: NetReport): Promise<void> {
   if (routers.length > 0) {
     await sql`
       update neutron.routers r set status = v.status from unnest(${routers.map(r => r.id)}::text[], ${routers.map(r => r.status)}::text[]) as v (id, status)
       where r.id = v.id and r.status <> v.status
-        and exists (select from neutron.router_bindings b where b.router_id = r.id and b.host = ${host})`.execute(tx)
+        and exists (select from neutron.router_bindings b where b.router_id = r.id and b.host = ${host})`.execute(db)
   }
   if (floatingIps.length > 0) {
     await sql`
       update neutron.floating_ips f set status = v.status
       from unnest(${floatingIps.map(f => f.id)}::text[], ${floatingIps.map(f => f.status)}::text[]) as v (id, status)
       where f.id = v.id and f.status <> v.status and f.port_id is not null
-        and exists (select from neutron.router_bindings b where b.router_id = f.router_id and b.host = ${host})`.execute(tx)
+        and exists (select from neutron.router_bindings b where b.router_id = f.router_id and b.host = ${host})`.execute(db)
   }
 }
