@@ -145,6 +145,17 @@ export async function lock(tx: Tx, name: string): Promise<void> {
   await sql`select pg_advisory_xact_lock(hashtextextended(${name}, 0))`.execute(tx)
 }
 
+/**
+ * As {@link lock} where the condition holds; where it does not, the lock is held together with others for whom it did not either. Returns whether
+ * it is held alone. What the condition is about must be read again afterwards: it is looked at before the lock is had.
+ */
+export async function lockIf(tx: Tx, name: string, condition: RawBuilder<boolean>): Promise<boolean> {
+  const { rows } = await sql<{ alone: boolean }>`
+    select c.alone, case when c.alone then pg_advisory_xact_lock(c.key) else pg_advisory_xact_lock_shared(c.key) end as had
+    from (select ${condition} as alone, hashtextextended(${name}, 0) as key) c`.execute(tx)
+  return rows[0]!.alone
+}
+
 /** Takes the lock of this name until the transaction ends; false if another transaction holds it. */
 export async function tryLock(tx: Tx, name: string): Promise<boolean> {
   const { rows } = await sql<{ ok: boolean }>`select pg_try_advisory_xact_lock(hashtextextended(${name}, 0)) as ok`.execute(tx)

@@ -43,7 +43,7 @@ export interface StepOptions {
 
 export interface DatabaseStepOptions {
   /** The `act` that always follows, with its deadline: it is in the journal as begun in the same write. */
-  then?: { name: string; deadline: number }
+  next?: { name: string; deadline: number }
 }
 
 /** A saga's view of its own execution. */

@@ -241,7 +241,7 @@ class Execution implements Run {
     name: string,
     fn: (tx: Tx) => Promise<T>,
     undo?: (tx: Tx) => Promise<void>,
-    { then }: DatabaseStepOptions = {},
+    { next }: DatabaseStepOptions = {},
   ): Promise<T> {
     const known = this.#enter(name)
     if (undo) this.#undos.push({ name, machine: false, run: tx => undo(tx as Tx) })
@@ -250,16 +250,16 @@ class Execution implements Run {
     const result = await this.#try(name, { deadline: 60 }, false, () =>
       this.#db.tx(async tx => {
         const result = await fn(tx)
-        const next: JournalEntry[] = then ? [{ step: then.name, state: 'begun' }] : []
-        const at = then && { step: then.name, deadline: then.deadline }
-        await this.#write(tx, [{ step: name, state: 'done', result }, ...next], at)
+        const behind: JournalEntry[] = next ? [{ step: next.name, state: 'begun' }] : []
+        const at = next && { step: next.name, deadline: next.deadline }
+        await this.#write(tx, [{ step: name, state: 'done', result }, ...behind], at)
         this.#around.sabotage(name)
         this.#around.probe(`${name}: before commit`)
         return result
       }),
     )
     this.#journal.set(name, { step: name, state: 'done', result })
-    if (then) this.#begun(then.name)
+    if (next) this.#begun(next.name)
     this.#around.probe(`${name}: done`)
     return result
   }

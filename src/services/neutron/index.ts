@@ -2,7 +2,7 @@
 export { portsBound } from './audit.ts'
 export { metadataServes } from './hosts/metadata.ts'
 export type { FixedIp, WantedIp } from './ports/allocate.ts'
-export type { PortGiven, PortMade } from './ports/store.ts'
+export type { PortGiven } from './ports/store.ts'
 export { type Seed, seedNetworks } from './seed.ts'
 export * from './servers.ts'
 export { neutron } from './service.ts'

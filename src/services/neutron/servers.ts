@@ -8,8 +8,8 @@ import type { Env } from '#kit/service.ts'
 import { canonical } from './address.ts'
 import { changed } from './hosts/changed.ts'
 import { type NetworkFacts, networksFacts, networksUsable } from './networks/facts.ts'
-import { bindingOf, type PortGiven, type PortMade, portLock, portMake, portRemove } from './ports/store.ts'
-import { defaultLimits, limitsOf, usageOf } from './quotas/quota.ts'
+import { bindingOf, type PortGiven, portLock, portMake, portRemove } from './ports/store.ts'
+import { quotaFits } from './quotas/quota.ts'
 import { usableGroups } from './securitygroups/store.ts'
 import { neutronSettings } from './settings.ts'
 import { topologyPossible } from './topologies/topologies.ts'
@@ -50,12 +50,15 @@ export interface NetworksAsk {
  */
 export async function networksForServer(env: Env, db: Query, ask: NetworksAsk): Promise<NicPlan[]> {
   if (ask.wanted === 'none') return []
+  // Asked together with the networks: these are most of what a request for servers reads.
+  const room = quotaFits(db, env.config.of(neutronSettings).quota, ask.projectId, 'port')
+  room.catch(() => {})
   const plan =
     ask.wanted === undefined || ask.wanted === 'auto' || ask.wanted.length === 0
       ? await usualPlan(db, ask)
       : await wantedPlan(db, ask, ask.wanted)
   const fresh = plan.filter(nic => nic.portId === null).length * ask.count
-  if (fresh > 0) await portsFit(env, db, ask.projectId, fresh)
+  if (fresh > 0 && !(await room)(fresh)) throw forbidden('Maximum number of ports exceeded', { type: 'PortLimitExceeded' })
   return plan
 }
 
@@ -151,12 +154,6 @@ async function wantedPorts(db: Query, ask: NetworksAsk, wanted: readonly WantedN
   return found
 }
 
-async function portsFit(env: Env, db: Query, projectId: string, fresh: number): Promise<void> {
-  const [own, used] = await Promise.all([limitsOf(db, projectId), usageOf(db, projectId, ['port'])])
-  const limit = { ...defaultLimits(env.config.of(neutronSettings).quota), ...own }.port
-  if (limit >= 0 && used.port! + fresh > limit) throw forbidden('Maximum number of ports exceeded', { type: 'PortLimitExceeded' })
-}
-
 /** Where a port is to be wired, for whom. */
 export interface PortBinding {
   host: string
@@ -168,8 +165,46 @@ export interface PortBinding {
   profile?: Record<string, unknown>
 }
 
+/** A port that was just made for a server, with all that is told to its guest. */
+export interface NewPort
+  extends Pick<ServerPort, 'id' | 'networkId' | 'networkName' | 'macAddress' | 'mtu' | 'fixedIps' | 'securityGroups'> {
+  subnets: SubnetFacts[]
+}
+
 /** Makes a port; see `PortGiven`. Quota is claimed unless `free`. */
-export const portCreate = (env: Env, tx: Tx, given: PortGiven): Promise<PortMade> => portMake(env, tx, given)
+export async function portCreate(env: Env, tx: Tx, given: PortGiven): Promise<NewPort> {
+  const { id, network, macAddress, fixedIps, securityGroups, defaultGroup } = await portMake(env, tx, given)
+  const groups =
+    securityGroups.length === 0 || defaultGroup !== undefined
+      ? securityGroups.map(id => ({ id, name: 'default' }))
+      : await tx.selectFrom('neutron.security_groups').select(['id', 'name']).where('id', 'in', securityGroups).execute()
+  const ipOf = ({ subnet_id, ip_address }: (typeof fixedIps)[number]): ServerPort['fixedIps'][number] => ({
+    subnetId: subnet_id,
+    ip: ip_address,
+    version: ip_address.includes(':') ? 6 : 4,
+    floatingIps: [],
+  })
+  return {
+    id,
+    networkId: network.id,
+    networkName: network.name,
+    macAddress,
+    mtu: network.mtu,
+    fixedIps: fixedIps.map(ipOf),
+    securityGroups: groups,
+    subnets: network.subnets.map(subnet => ({
+      id: subnet.id,
+      networkId: network.id,
+      version: subnet.ip_version,
+      cidr: subnet.cidr,
+      gatewayIp: subnet.gateway_ip,
+      enableDhcp: subnet.enable_dhcp,
+      dnsServers: subnet.dns_nameservers,
+      hostRoutes: subnet.host_routes,
+      ipv6AddressMode: subnet.ipv6_address_mode,
+    })),
+  }
+}
 
 /** Whether the port that is written is a trunk's: most are not, and cost no statement of their own. */
 const PARENT = sql<boolean>`exists (select from neutron.trunks t where t.port_id = neutron.ports.id)`.as('parent')
@@ -302,13 +337,13 @@ export async function portsOfServers(db: Query, serverIds: readonly string[]): P
   )
 }
 
-/** Ports by id, those that exist. */
-export async function portsByIds(db: Query, ids: readonly string[]): Promise<ServerPort[]> {
-  return ids.length === 0
-    ? []
-    : serverPorts(db)
-        .where('p.id', 'in', [...ids])
-        .execute()
+/** Whether every port of a device is wired on its host, but for those that are switched off. */
+export async function deviceWired(db: Query, deviceId: string): Promise<boolean> {
+  const { rows } = await sql<{ wired: boolean }>`
+    select not exists (select from neutron.ports where device_id = ${deviceId} and status <> 'ACTIVE' and admin_state_up) as wired`.execute(
+    db,
+  )
+  return rows[0]!.wired
 }
 
 /** The ids of devices that have an address like this (a regular expression, as Nova's `ip` and `ip6` filters are). */

@@ -89,12 +89,19 @@ export const portNeighbours = {
     const ours = new Set<string>()
     const tags = new Map<string, string>()
     const order: string[] = []
+    const made: neutron.NewPort[] = []
     for (const nic of asked.networks) {
-      const id = nic.port ?? (await portMade(env, tx, owner, nic, { ...asked, ...binding }))
+      const port = nic.port ? undefined : await portMade(env, tx, owner, nic, { ...asked, ...binding })
+      const id = port?.id ?? nic.port!
       if (nic.port) await neutron.portBind(env, tx, id, binding)
       else ours.add(id)
+      if (port) made.push(port)
       if (nic.tag) tags.set(id, nic.tag)
       order.push(id)
+    }
+    if (made.length === order.length) {
+      const subnets = new Map(made.flatMap(port => port.subnets.map(subnet => [subnet.id, subnet])))
+      return { nics: made.map(port => nicOf(port, subnets, ours, tags)), securityGroups: groupsOf(made) }
     }
     const ports = await neutron.portsOfServers(tx, [owner.serverId])
     const all = (await nicsOf(tx, ports, ours, tags)).get(owner.serverId) ?? []
@@ -147,11 +154,8 @@ export const portNeighbours = {
     return now
   },
 
-  /** Whether these ports are wired on their host. */
-  async portsWired(db: Query, portIds: readonly string[]): Promise<boolean> {
-    const ports = await neutron.portsByIds(db, portIds)
-    return ports.every(port => port.status === 'ACTIVE' || !port.adminStateUp)
-  },
+  /** Whether all ports of a server are wired on their host. */
+  serverWired: (db: Query, serverId: string): Promise<boolean> => neutron.deviceWired(db, serverId),
 
   /** Deletes the ports that nova made for a server, and frees the others; `only` one of them. */
   async portsRelease(env: Env, tx: Tx, serverId: string, nics: readonly NicKept[], only?: string): Promise<void> {
@@ -169,8 +173,8 @@ async function portMade(
   owner: Owner,
   nic: NetworkAsked,
   asked: { securityGroups: string[]; hostname: string } & neutron.PortBinding,
-): Promise<string> {
-  const { id } = await neutron.portCreate(env, tx, {
+): Promise<neutron.NewPort> {
+  return neutron.portCreate(env, tx, {
     projectId: owner.projectId,
     networkId: nic.network!,
     ...(nic.fixedIp !== undefined && { fixedIps: [{ ip_address: nic.fixedIp }] }),
@@ -181,11 +185,10 @@ async function portMade(
     deviceOwner: asked.deviceOwner,
     ...(asked.wake !== undefined && { wake: asked.wake }),
   })
-  return id
 }
 
 /** The groups of ports, each once, by name. */
-function groupsOf(ports: readonly neutron.ServerPort[]): { id: string; name: string }[] {
+function groupsOf(ports: readonly Pick<neutron.ServerPort, 'securityGroups'>[]): { id: string; name: string }[] {
   const groups = new Map(ports.flatMap(port => port.securityGroups.map(group => [group.id, group])))
   return [...groups.values()].sort((a, b) => a.name.localeCompare(b.name))
 }
@@ -199,7 +202,17 @@ async function nicsOf(
 ): Promise<Map<string, NicKept[]>> {
   const ids = new Set([...ports.values()].flat().flatMap(port => port.fixedIps.map(ip => ip.subnetId)))
   const subnets = new Map((await neutron.subnetsByIds(db, [...ids])).map(subnet => [subnet.id, subnet]))
-  const nicOf = (port: neutron.ServerPort): NicKept => ({
+  return new Map([...ports].map(([id, list]) => [id, list.map(port => nicOf(port, subnets, ours, tags))]))
+}
+
+/** A port in the form that nova keeps. */
+function nicOf(
+  port: Omit<neutron.NewPort, 'subnets' | 'securityGroups'>,
+  facts: ReadonlyMap<string, neutron.SubnetFacts>,
+  ours: ReadonlySet<string>,
+  tags: ReadonlyMap<string, string>,
+): NicKept {
+  return {
     portId: port.id,
     networkId: port.networkId,
     network: port.networkName,
@@ -213,11 +226,10 @@ async function nicsOf(
       ...ip.floatingIps.map(address => ({ address, version: 4 as const, type: 'floating' as const, mac: port.macAddress })),
     ]),
     subnets: port.fixedIps.flatMap(ip => {
-      const subnet = subnets.get(ip.subnetId)
+      const subnet = facts.get(ip.subnetId)
       return subnet ? [subnetOf(ip.ip, subnet)] : []
     }),
-  })
-  return new Map([...ports].map(([id, list]) => [id, list.map(nicOf)]))
+  }
 }
 
 function subnetOf(address: string, subnet: neutron.SubnetFacts): NonNullable<NicKept['subnets']>[number] {

@@ -166,7 +166,7 @@ test('two hosts know of each other', async t => {
     const state = await desiredOf(env, 'h1')
     return state.networks.find(network => network.id === networkId)?.peers.find(peer => peer.address === '192.0.2.2')
   })
-  assert.ok(peers.ports.some(port => port.mac === made[1]!.macAddress && port.ips.includes(made[1]!.fixedIps[0]!.ip_address)))
+  assert.ok(peers.ports.some(port => port.mac === made[1]!.macAddress && port.ips.includes(made[1]!.fixedIps[0]!.ip)))
 })
 
 test('an address out in the world reaches its port', async t => {

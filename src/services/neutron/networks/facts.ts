@@ -2,6 +2,13 @@ import { type Query, sql } from '#kit/db/index.ts'
 import { gone } from '../faults.ts'
 import type { AllocSubnet } from '../ports/allocate.ts'
 
+/** A subnet of it, with what guests are told. */
+export interface NetworkSubnet extends AllocSubnet {
+  enable_dhcp: boolean
+  dns_nameservers: string[]
+  host_routes: { destination: string; nexthop: string }[]
+}
+
 /** What must be known of a network before something is attached to it. */
 export interface NetworkFacts {
   id: string
@@ -19,7 +26,7 @@ export interface NetworkFacts {
   external_to: boolean
   physical: string | null
   type: string
-  subnets: AllocSubnet[]
+  subnets: NetworkSubnet[]
 }
 
 /** Rows that say an object is shared (or external) to a project. `object` is a column that holds the object's id. */
@@ -28,10 +35,11 @@ export const granted = (type: string, action: string, object: string, projectId:
   and rb.object_id = ${sql.ref(object)} and rb.target_project in ('*', ${projectId ?? ''}))`
 
 const SUBNETS = sql<
-  AllocSubnet[]
+  NetworkSubnet[]
 >`coalesce((select jsonb_agg(jsonb_build_object('id', s.id, 'network_id', s.network_id, 'cidr', s.cidr,
   'ip_version', s.ip_version, 'gateway_ip', host(s.gateway_ip), 'allocation_pools', s.allocation_pools,
-  'ipv6_address_mode', s.ipv6_address_mode, 'service_types', s.service_types, 'segment_id', s.segment_id) order by s.created_at, s.id)
+  'ipv6_address_mode', s.ipv6_address_mode, 'service_types', s.service_types, 'segment_id', s.segment_id,
+  'enable_dhcp', s.enable_dhcp, 'dns_nameservers', s.dns_nameservers, 'host_routes', s.host_routes) order by s.created_at, s.id)
   from neutron.subnets s where s.network_id = n.id), '[]')`
 
 const facts = (db: Query, projectId: string | null) =>

@@ -7,7 +7,7 @@
  * where a pool is nearly full the gaps between taken addresses are read from the index. `none left` is only said after a look at the
  * gaps that saw none: the last free address goes to exactly one.
  */
-import { sql, type Tx } from '#kit/db/index.ts'
+import { type RawBuilder, sql, type Tx } from '#kit/db/index.ts'
 import { conflict, type Fault } from '#kit/fault.ts'
 import { contains, eui64, type Prefix, parseAddress, parsePrefix, showAddress } from '../address.ts'
 import { contradicts, gone, invalid } from '../faults.ts'
@@ -91,10 +91,23 @@ export async function takeWanted(
   return taken
 }
 
-/** Takes the usual addresses of a port. A network without subnets gives none. */
-export async function takeUsual(tx: Tx, taking: Taking, subnets: readonly AllocSubnet[]): Promise<FixedIp[]> {
+/** A subnet for the first usual address of a port, with addresses to try there: for one who takes it in the statement that makes the port. */
+export function usualGuess(
+  subnets: readonly AllocSubnet[],
+  deviceOwner: string,
+): { subnet: AllocSubnet; ips: string[] } | undefined {
+  const subnet = usualWants(subnets, deviceOwner)[0]?.[0]
+  if (!subnet || (isAuto(subnet) && !ROUTER_OWNERS.test(deviceOwner))) return undefined
+  return { subnet, ips: guesses(subnet) }
+}
+
+/** Takes the usual addresses of a port, the first of which it may have already. A network without subnets gives none. */
+export async function takeUsual(tx: Tx, taking: Taking, subnets: readonly AllocSubnet[], first?: FixedIp): Promise<FixedIp[]> {
   const taken: FixedIp[] = []
-  for (const group of usualWants(subnets, taking.deviceOwner)) taken.push(await takeAny(tx, taking, group, taken.length))
+  for (const group of usualWants(subnets, taking.deviceOwner)) {
+    if (first && taken.length === 0) taken.push(first)
+    else taken.push(await takeAny(tx, taking, group, taken.length))
+  }
   if (taken.length === 0 && subnets.length > 0) {
     throw conflict(`No valid service subnet for the given device owner, network ${taking.networkId}, ${taking.deviceOwner}.`, {
       type: 'IpAddressGenerationFailureNoMatchingSubnet',
@@ -185,14 +198,20 @@ async function insert(
   place: number,
 ): Promise<string | undefined> {
   if (ips.length === 0) return undefined
-  const { rows } = await sql<{ ip: string }>`
-    insert into neutron.ip_allocations (subnet_id, ip, port_id, network_id, place)
-    select ${subnet.id}, c.ip, ${taking.portId}, ${subnet.network_id}, ${place} from unnest(${ips}::inet[]) with ordinality as c (ip, n)
-    where not exists (select from neutron.ip_allocations a where a.subnet_id = ${subnet.id} and a.ip = c.ip)
-    order by c.n limit 1
-    on conflict (subnet_id, ip) do nothing returning host(ip) as ip`.execute(tx)
+  const { rows } = await insertion(sql`${taking.portId}`, subnet, ips, place).execute(tx)
   return rows[0]?.ip
 }
+
+/** The statement behind {@link insert}. `port` is the port's id, or a query that finds none where there is to be no address. */
+export const insertion = (port: RawBuilder<unknown>, subnet: AllocSubnet, ips: readonly string[], place: number) => sql<{
+  ip: string
+}>`
+    insert into neutron.ip_allocations (subnet_id, ip, port_id, network_id, place)
+    select ${subnet.id}, c.ip, p.id, ${subnet.network_id}, ${place}
+    from (select (${port})::text as id) p, unnest(${ips}::inet[]) with ordinality as c (ip, n)
+    where p.id is not null and not exists (select from neutron.ip_allocations a where a.subnet_id = ${subnet.id} and a.ip = c.ip)
+    order by c.n limit 1
+    on conflict (subnet_id, ip) do nothing returning host(ip) as ip`
 
 const GAPS = 32
 

@@ -7,10 +7,10 @@ import { contradicts, gone } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { type NetworkFacts, networkFacts } from '../networks/facts.ts'
 import { quotaClaim } from '../quotas/quota.ts'
-import { defaultGroup } from '../securitygroups/store.ts'
+import { defaultGroup, defaultGroupFind } from '../securitygroups/store.ts'
 import { neutronSettings } from '../settings.ts'
 import type { AddressPair, DhcpOption } from '../tables.ts'
-import { type FixedIp, subnetsKnown, takeUsual, takeWanted, type WantedIp } from './allocate.ts'
+import { type FixedIp, insertion, subnetsKnown, takeUsual, takeWanted, usualGuess, type WantedIp } from './allocate.ts'
 
 /** A new port, as far as its maker knows it. */
 export interface PortGiven {
@@ -50,10 +50,12 @@ export interface PortGiven {
 
 export interface PortMade {
   id: string
-  networkId: string
+  network: NetworkFacts
   macAddress: string
   fixedIps: FixedIp[]
   securityGroups: string[]
+  /** The project's default group, where the port got it. */
+  defaultGroup: string | undefined
 }
 
 /** Owners whose ports are never filtered: the cloud's own legs. */
@@ -64,22 +66,25 @@ export const isTrusted = (deviceOwner: string): boolean => deviceOwner.startsWit
  */
 export async function portMake(env: Env, tx: Tx, given: PortGiven, known?: NetworkFacts): Promise<PortMade> {
   const settings = env.config.of(neutronSettings)
-  const [network] = await Promise.all([
+  const deviceOwner = given.deviceOwner ?? ''
+  const usual = !given.securityGroups && !isTrusted(deviceOwner) && given.projectId !== ''
+  // Sent together.
+  const [network, , group] = await Promise.all([
     known ?? networkFacts(tx, given.networkId, given.projectId),
     given.free || quotaClaim(tx, settings.quota, given.projectId, { port: 1 }),
+    usual ? defaultGroupFind(tx, given.projectId) : undefined,
   ])
   const id = given.id ?? randomUUID()
-  const deviceOwner = given.deviceOwner ?? ''
   const portSecurity = isTrusted(deviceOwner) ? false : (given.portSecurity ?? network.port_security_enabled)
-  const groups = await groupsOf(tx, given, portSecurity, deviceOwner)
-  const macAddress = await insertPort(tx, { ...given, id, deviceOwner, portSecurity, network }, settings.base_mac)
-  const taking = { networkId: network.id, portId: id, mac: macAddress, deviceOwner }
+  const groups = await groupsOf(tx, given, portSecurity, deviceOwner, group)
+  const guess = given.fixedIps ? undefined : usualGuess(network.subnets, deviceOwner)
+  const made = await insertPort(tx, { ...given, id, deviceOwner, portSecurity, network }, groups, guess, settings.base_mac)
+  const taking = { networkId: network.id, portId: id, mac: made.mac, deviceOwner }
   const fixedIps = given.fixedIps
     ? await wanted(tx, taking, network, given.fixedIps, settings.max_fixed_ips_per_port)
-    : await takeUsual(tx, taking, network.subnets)
-  await groupsSet(tx, id, groups)
+    : await takeUsual(tx, taking, network.subnets, made.first)
   changed(env, tx, { hosts: [given.host ?? ''], networks: [network.id], members: groups })
-  return { id, networkId: network.id, macAddress, fixedIps, securityGroups: groups }
+  return { id, macAddress: made.mac, network, fixedIps, securityGroups: groups, defaultGroup: usual ? groups[0] : undefined }
 }
 
 async function wanted(
@@ -94,13 +99,19 @@ async function wanted(
   return takeWanted(tx, taking, network.subnets, wants)
 }
 
-async function groupsOf(tx: Tx, given: PortGiven, portSecurity: boolean, deviceOwner: string): Promise<string[]> {
+async function groupsOf(
+  tx: Tx,
+  given: PortGiven,
+  portSecurity: boolean,
+  deviceOwner: string,
+  found: string | undefined,
+): Promise<string[]> {
   if (given.securityGroups) {
     if (!portSecurity && given.securityGroups.length > 0) throw portSecurityOff()
     return [...new Set(given.securityGroups)]
   }
   if (!portSecurity || isTrusted(deviceOwner) || given.projectId === '') return []
-  return [await defaultGroup(tx, given.projectId)]
+  return [found ?? (await defaultGroup(tx, given.projectId))]
 }
 
 export const portSecurityOff = () =>
@@ -113,17 +124,34 @@ type Row = PortGiven & { id: string; deviceOwner: string; portSecurity: boolean;
 
 const MAC_TRIES = 16
 
-/** Inserts the row under the MAC address given, or random ones until one is free. Returns the MAC address. */
-async function insertPort(tx: Tx, row: Row, base: string): Promise<string> {
+/**
+ * Inserts the row under the MAC address given, or random ones until one is free, with its groups and, where there is a guess, its first address:
+ * absent when all that was guessed is taken.
+ */
+async function insertPort(
+  tx: Tx,
+  row: Row,
+  groups: readonly string[],
+  guess: ReturnType<typeof usualGuess>,
+  base: string,
+): Promise<{ mac: string; first?: FixedIp }> {
   for (let left = MAC_TRIES; left > 0; left--) {
     const mac = row.macAddress ?? macNew(base)
-    const made = await tx
+    const port = tx
       .insertInto('neutron.ports')
       .values(valuesOf(row, mac))
       .onConflict(on => on.columns(['network_id', 'mac_address']).doNothing())
       .returning('id')
-      .executeTakeFirst()
-    if (made) return mac
+    const address = guess && sql`, taken as (${insertion(sql`select id from port`, guess.subnet, guess.ips, 0)})`
+    const { rows } = await sql<{ ip: string | null }>`
+      with port as (${port}),
+        linked as (insert into neutron.port_security_groups (port_id, security_group_id)
+          select port.id, g from port, unnest(${[...groups]}::text[]) g)${address ?? sql``}
+      select ${address ? sql`(select ip from taken)` : sql`null`} as ip from port`.execute(tx)
+    if (rows[0]) {
+      const { ip } = rows[0]
+      return ip === null ? { mac } : { mac, first: { subnet_id: guess!.subnet.id, ip_address: ip } }
+    }
     if (row.macAddress !== undefined) throw macInUse(mac, row.networkId)
   }
   throw conflict(`Unable to generate unique mac on network ${row.networkId}.`, {

@@ -1,6 +1,6 @@
 // Quota: limits by project and resource, usage counted over the rows themselves. Whoever counts in order to decide holds the project's
 // lock, so that a hundred requests at once cannot all see the last free place.
-import { lock, type Query, sql, type Tx } from '#kit/db/index.ts'
+import { lock, lockIf, type Query, sql, type Tx } from '#kit/db/index.ts'
 import { exceeded } from '../faults.ts'
 
 /** Every resource with a limit: its default (-1: none) and the condition-free count of one project's rows. */
@@ -42,9 +42,41 @@ export async function usageOf(db: Query, projectId: string, resources: readonly 
   return rows[0]!
 }
 
+/** The limit that holds for a project, as SQL. */
+const limitOf = (projectId: string, name: Resource, usual: number) => sql<number>`coalesce(
+  (select q."limit" from neutron.quotas q where q.project_id = ${projectId} and q.resource = ${name}), ${usual}::int)`
+
+/** What is left of each; null: without limit. What has no limit is not counted: a project may have any number of it. */
+async function roomOf(
+  db: Query,
+  usual: Record<Resource, number>,
+  projectId: string,
+  names: readonly Resource[],
+): Promise<Record<string, number | null>> {
+  const rooms = names.map(
+    name => sql`(select case when l.most >= 0
+      then l.most - (select count(*) from ${sql.table(RESOURCES[name].table)} where project_id = ${projectId}) end
+      from (select ${limitOf(projectId, name, usual[name])} as most) l) as ${sql.ref(name)}`,
+  )
+  const { rows } = await sql<Record<string, number | null>>`select ${sql.join(rooms)}`.execute(db)
+  return rows[0]!
+}
+
+/** Whether so much of a resource would fit now. Only a claim makes sure of it. */
+export async function quotaFits(
+  db: Query,
+  configured: Record<string, number>,
+  projectId: string,
+  name: Resource,
+): Promise<(wanted: number) => boolean> {
+  const { [name]: room } = await roomOf(db, defaultLimits(configured), projectId, [name])
+  return wanted => room === null || wanted <= room!
+}
+
 /**
  * Claims room for what the transaction is about to write: locks the project's quota, counts, and throws OverQuota (409) naming every
- * resource that would not fit. Resources that belong to nobody (a project of '') have no quota.
+ * resource that would not fit. Those who write what has no limit do not wait for each other, only for a change of the limits. Resources that
+ * belong to nobody (a project of '') have no quota.
  */
 export async function quotaClaim(
   tx: Tx,
@@ -54,13 +86,21 @@ export async function quotaClaim(
 ): Promise<void> {
   const names = (Object.keys(wanted) as Resource[]).filter(name => wanted[name]! > 0)
   if (projectId === '' || names.length === 0) return
+  const usual = defaultLimits(configured)
+  const limits = names.map(name => limitOf(projectId, name, usual[name]))
   // Queued on the transaction's one connection: each runs, and takes its snapshot, after the one before it.
-  const [, own, used] = await Promise.all([
-    lock(tx, `neutron.quota:${projectId}`),
-    limitsOf(tx, projectId),
-    usageOf(tx, projectId, names),
+  const [alone, first] = await Promise.all([
+    lockIf(tx, quotaLock(projectId), sql<boolean>`greatest(${sql.join(limits)}) >= 0`),
+    roomOf(tx, usual, projectId, names),
   ])
-  const limits = { ...defaultLimits(configured), ...own }
-  const over = names.filter(name => limits[name] >= 0 && used[name]! + wanted[name]! > limits[name])
+  let room = first
+  if (!alone && names.some(name => room[name] !== null)) {
+    await lock(tx, quotaLock(projectId)) // the limit has come just now
+    room = await roomOf(tx, usual, projectId, names)
+  }
+  const over = names.filter(name => room[name] !== null && wanted[name]! > room[name]!)
   if (over.length > 0) throw exceeded(over)
 }
+
+/** The lock of whoever counts in order to decide, and of whoever changes the limits. */
+export const quotaLock = (projectId: string): string => `neutron.quota:${projectId}`

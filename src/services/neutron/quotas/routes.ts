@@ -1,9 +1,10 @@
+import { lock, type Query } from '#kit/db/index.ts'
 import { badRequest, forbidden, notFound } from '#kit/fault.ts'
 import { type Call, route } from '#kit/http/route.ts'
 import { whole } from '../api/attributes.ts'
 import { bodyUnder } from '../api/write.ts'
 import { neutronSettings } from '../settings.ts'
-import { defaultLimits, isResource, limitsOf, RESOURCES, type Resource, usageOf } from './quota.ts'
+import { defaultLimits, isResource, limitsOf, quotaLock, RESOURCES, type Resource, usageOf } from './quota.ts'
 
 const configured = (call: Call) => defaultLimits(call.env.config.of(neutronSettings).quota)
 
@@ -92,7 +93,8 @@ export const quotaRoutes = [
         limit: whole(value, resource, -1, 2147483647),
       }))
       await call.env.db.tx(async tx => {
-        if (check_limit === true && force !== true) await usedFits(call, project_id, rows)
+        await lock(tx, quotaLock(project_id))
+        if (check_limit === true && force !== true) await usedFits(tx, project_id, rows)
         for (const row of rows) {
           await tx
             .insertInto('neutron.quotas')
@@ -120,9 +122,9 @@ export const quotaRoutes = [
 ]
 
 /** Throws where a new limit is below what is used already, for clients that want to be told. */
-async function usedFits(call: Call, projectId: string, rows: { resource: string; limit: number }[]): Promise<void> {
+async function usedFits(db: Query, projectId: string, rows: { resource: string; limit: number }[]): Promise<void> {
   const used = await usageOf(
-    call.db,
+    db,
     projectId,
     rows.map(row => row.resource as Resource),
   )

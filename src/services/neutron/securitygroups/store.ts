@@ -25,17 +25,21 @@ export async function templateRules(tx: Tx, group: { id: string; projectId: stri
     from neutron.default_security_group_rules where ${used}`.execute(tx)
 }
 
-/** The id of a project's default group, which is made on first use. */
-export async function defaultGroup(tx: Tx, projectId: string): Promise<string> {
-  const find = () =>
-    tx
+/** The id of a project's default group, if it has been made. */
+export const defaultGroupFind = async (db: Query, projectId: string): Promise<string | undefined> =>
+  (
+    await db
       .selectFrom('neutron.security_groups')
       .select('id')
       .where('project_id', '=', projectId)
-      .where('is_default', '=', true)
+      .where('is_default', '=', sql.lit(true)) // in the text, so that the index of those is used by prepared statements too
       .executeTakeFirst()
-  const there = await find()
-  if (there) return there.id
+  )?.id
+
+/** The id of a project's default group, which is made on first use. */
+export async function defaultGroup(tx: Tx, projectId: string): Promise<string> {
+  const there = await defaultGroupFind(tx, projectId)
+  if (there !== undefined) return there
   const id = randomUUID()
   const made = await tx
     .insertInto('neutron.security_groups')
@@ -44,7 +48,7 @@ export async function defaultGroup(tx: Tx, projectId: string): Promise<string> {
     .returning('id')
     .executeTakeFirst()
   // Somebody else made it meanwhile: the insert waited for them to commit.
-  if (!made) return (await find())!.id
+  if (!made) return (await defaultGroupFind(tx, projectId))!
   await templateRules(tx, { id, projectId, isDefault: true })
   return id
 }

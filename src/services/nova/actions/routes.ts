@@ -6,7 +6,7 @@ import { call as ask } from '#kit/link/index.ts'
 import { sagaStart } from '#kit/saga/index.ts'
 import { Anything } from '../fields.ts'
 import { neighbours } from '../neighbours.ts'
-import { lockProject, serversAllowed } from '../quotas/limits.ts'
+import { serversAllowed } from '../quotas/limits.ts'
 import { keptImage, newPassword } from '../servers/create.ts'
 import { deleteServer } from '../servers/delete.saga.ts'
 import { mustBeUnlocked, serverResource, serverTake, serverUpdate, stateConflict } from '../servers/store.ts'
@@ -152,7 +152,6 @@ const restore = action({
     await env.db.tx(async tx => {
       const server = await serverTake(tx, ctx, params.id!)
       if (server.vm_state !== 'soft-delete') throw stateConflict('restore', server.id, 'vm_state', server.vm_state)
-      await lockProject(tx, server.project_id)
       await serversAllowed(tx, env.config, server.project_id, server, 1, 1)
       await operationBegin(tx, ctx, server.id, 'restore')
     })

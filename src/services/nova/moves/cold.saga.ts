@@ -14,7 +14,7 @@ import { actionEnd } from '../actions/store.ts'
 import { guestSpec } from '../guests/spec.ts'
 import { neighbours } from '../neighbours.ts'
 import type { Placed } from '../scheduler/request.ts'
-import { leave, wire, wired } from '../servers/create.saga.ts'
+import { leave, wire } from '../servers/create.saga.ts'
 import { powerNumber } from '../servers/states.ts'
 import { type Server, serverChange, serverResource, serverRow, serverUpdate } from '../servers/store.ts'
 import { novaSettings } from '../settings.ts'
@@ -92,7 +92,7 @@ export const moveServer = saga<MoveArgs>('nova.server.move', async (run, args) =
     async ({ signal, key }) => {
       const server = await mustRead(env, serverId)
       const guest = await guestEnsure(env, server, before.wanted === 'off' ? 'off' : 'running', { signal, key })
-      return { power: powerNumber(guest.power), wired: before.wanted === 'off' || (await wired(env, server.nics)) }
+      return { power: powerNumber(guest.power), wired: before.wanted === 'off' }
     },
     undefined,
     { deadline: 1800 },
@@ -248,7 +248,7 @@ export const revertMove = saga<SettleArgs>('nova.server.revert', async (run, { s
     async ({ signal, key }) => {
       const server = await mustRead(env, serverId)
       const guest = await guestEnsure(env, server, wanted, { signal, key })
-      return { power: powerNumber(guest.power), wired: wanted === 'off' || (await wired(env, server.nics)) }
+      return { power: powerNumber(guest.power), wired: wanted === 'off' }
     },
     undefined,
     { deadline: 1800 },

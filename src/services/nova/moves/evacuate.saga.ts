@@ -4,7 +4,7 @@ import { saga } from '#kit/saga/index.ts'
 import { actionEnd } from '../actions/store.ts'
 import { guestSpec } from '../guests/spec.ts'
 import { neighbours } from '../neighbours.ts'
-import { leave, wire, wired } from '../servers/create.saga.ts'
+import { leave, wire } from '../servers/create.saga.ts'
 import { powerNumber } from '../servers/states.ts'
 import { serverChange, serverResource, serverRow, serverUpdate } from '../servers/store.ts'
 import { ensure } from '../verbs.ts'
@@ -60,7 +60,7 @@ export const evacuateServer = saga<EvacuateArgs>('nova.server.evacuate', async (
       const server = await mustRead(env, serverId)
       const spec = guestSpec(server, { power: stopped ? 'off' : 'running', adminPassword })
       const guest = await call(env, placed.host, ensure, spec, { signal, key, deadline: 1800 })
-      return { power: powerNumber(guest.power), wired: stopped || (await wired(env, server.nics)) }
+      return { power: powerNumber(guest.power), wired: stopped }
     },
     () => leave(env, placed.host, serverId),
     { deadline: 1800 },

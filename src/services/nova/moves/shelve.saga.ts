@@ -11,7 +11,7 @@ import { actionEnd } from '../actions/store.ts'
 import { guestSpec } from '../guests/spec.ts'
 import { neighbours } from '../neighbours.ts'
 import { schedule } from '../scheduler/scheduler.ts'
-import { hostPoke, leave, wire, wired } from '../servers/create.saga.ts'
+import { hostPoke, leave, wire } from '../servers/create.saga.ts'
 import { requestOf } from '../servers/place.ts'
 import { POWER, powerNumber } from '../servers/states.ts'
 import { type Server, serverChange, serverResource, serverRow, serverUpdate } from '../servers/store.ts'
@@ -112,7 +112,7 @@ export const unshelveServer = saga<UnshelveArgs>('nova.server.unshelve', async (
       const spec =
         fresh && image ? withContent(plain, name => (name === 'root' ? { id: image, format: 'qcow2' } : undefined)) : plain
       const guest = await call(env, host, ensure, spec, { signal, key, deadline: 1800 })
-      return { power: powerNumber(guest.power), wired: await wired(env, server.nics) }
+      return { power: powerNumber(guest.power) }
     },
     async ({ signal, key }) => {
       if (fresh) await leave(env, host, serverId)
@@ -120,7 +120,7 @@ export const unshelveServer = saga<UnshelveArgs>('nova.server.unshelve', async (
     },
     { deadline: 1800 },
   )
-  if (!booted.wired) await wire(run, serverId)
+  await wire(run, serverId)
   run.ifDone(async tx => {
     const server = await mustLock(tx, serverId)
     if (server.shelved_image) await neighbours.imageRemove(tx, server.shelved_image)

@@ -1,6 +1,6 @@
 /** What a project may use at most: its own quotas over those of the default class over the settings. Usage is counted, never kept. */
 import type { Config } from '#kit/config.ts'
-import { type Query, sql, type Tx } from '#kit/db/index.ts'
+import { lock, lockIf, type Query, sql, type Tx } from '#kit/db/index.ts'
 import { overQuota } from '#kit/fault.ts'
 import { novaSettings } from '../settings.ts'
 
@@ -48,22 +48,10 @@ export async function projectLimits(db: Query, config: Config, projectId: string
   return limits
 }
 
-/** The row that a transaction locks before it counts what a project uses. */
-export async function lockProject(tx: Tx, projectId: string): Promise<void> {
-  const found = await tx
-    .selectFrom('nova.projects')
-    .select('project_id')
-    .where('project_id', '=', projectId)
-    .forUpdate()
-    .executeTakeFirst()
-  if (found) return
-  await tx
-    .insertInto('nova.projects')
-    .values({ project_id: projectId })
-    .onConflict(c => c.doNothing())
-    .execute()
-  await tx.selectFrom('nova.projects').select('project_id').where('project_id', '=', projectId).forUpdate().execute()
-}
+const lockOf = (projectId: string): string => `nova.quota:${projectId}`
+
+/** What a transaction does before it counts what a project uses, or changes what it may. */
+export const lockProject = (tx: Tx, projectId: string): Promise<void> => lock(tx, lockOf(projectId))
 
 /** What the servers of a project use, shelved and failed ones included, soft-deleted ones not. */
 export async function serverUsage(
@@ -87,8 +75,44 @@ export async function serverUsage(
 /** Whether `used` more than none fits under a limit. */
 export const fits = (limit: number, used: number): boolean => limit < 0 || used <= limit
 
+const SIZES = ['instances', 'cores', 'ram'] as const
+type Size = (typeof SIZES)[number]
+
+/** The limit that holds for a project, as SQL. */
+const limitSql = (projectId: string, name: Size, usual: number) => sql<number>`coalesce(
+  (select q.hard_limit from nova.quotas q where q.project_id = ${projectId} and q.user_id = '' and q.resource = ${sql.lit(name)}),
+  (select c.hard_limit from nova.quota_classes c where c.class_name = 'default' and c.resource = ${sql.lit(name)}), ${usual}::int)`
+
+interface Standing {
+  limits: Record<Size, number>
+  /** null where nothing has a limit: then it is not counted, as a project may have any number of servers. */
+  used: Record<Size, number> | null
+}
+
+/** Locks what {@link lockProject} locks, but where nothing has a limit together with others; then reads limits and usage. */
+async function standingLocked(tx: Tx, config: Config, projectId: string): Promise<Standing> {
+  const usual = config.of(novaSettings).quota
+  const [instances, cores, ram] = SIZES.map(name => limitSql(projectId, name, usual[name]))
+  const read = async (): Promise<Standing> => {
+    const { rows } = await sql<Standing>`
+      select json_build_object('instances', l.instances, 'cores', l.cores, 'ram', l.ram) as limits,
+        case when greatest(l.instances, l.cores, l.ram) >= 0 then (
+          select json_build_object('instances', count(*), 'cores', coalesce(sum(s.vcpus), 0), 'ram', coalesce(sum(s.memory_mb), 0))
+          from nova.servers s where s.project_id = ${projectId} and s.vm_state <> 'soft-delete') end as used
+      from (select ${instances} as instances, ${cores} as cores, ${ram} as ram) l`.execute(tx)
+    return rows[0]!
+  }
+  const limited = sql<boolean>`greatest(${instances}, ${cores}, ${ram}) >= 0`
+  // On one connection: the second runs, and sees what was committed, after the first has the lock.
+  const [alone, standing] = await Promise.all([lockIf(tx, lockOf(projectId), limited), read()])
+  if (alone || standing.used === null) return standing
+  await lockProject(tx, projectId) // the limit has come just now
+  return read()
+}
+
 /**
- * How many of `count` servers of this size fit, at least `min`. The project's row must be locked. Throws overQuota naming what is short.
+ * How many of `count` servers of this size fit, at least `min`, until the transaction ends. Throws overQuota naming what is short. Those who
+ * have no limit do not wait for each other.
  */
 export async function serversAllowed(
   tx: Tx,
@@ -98,20 +122,21 @@ export async function serversAllowed(
   min: number,
   count: number,
 ): Promise<number> {
-  const [limits, usage] = await Promise.all([projectLimits(tx, config, projectId), serverUsage(tx, projectId)])
+  const { limits, used } = await standingLocked(tx, config, projectId)
+  if (used === null) return count
   const each = { instances: 1, cores: size.vcpus, ram: size.memory_mb }
-  const short: ('instances' | 'cores' | 'ram')[] = []
+  const short: Size[] = []
   let allowed = count
   for (const resource of ['cores', 'instances', 'ram'] as const) {
     if (limits[resource] < 0 || each[resource] === 0) continue
-    const room = Math.max(0, Math.floor((limits[resource] - usage[resource]) / each[resource]))
+    const room = Math.max(0, Math.floor((limits[resource] - used[resource]) / each[resource]))
     if (room < min) short.push(resource)
     allowed = Math.min(allowed, room)
   }
   if (short.length > 0) {
-    const list = (values: (r: (typeof short)[number]) => number): string => short.map(values).join(', ')
+    const list = (values: (r: Size) => number): string => short.map(values).join(', ')
     throw overQuota(
-      `Quota exceeded for ${short.join(', ')}: Requested ${list(r => each[r] * min)}, but already used ${list(r => usage[r])} of ` +
+      `Quota exceeded for ${short.join(', ')}: Requested ${list(r => each[r] * min)}, but already used ${list(r => used[r])} of ` +
         `${list(r => limits[r])} ${short.join(', ')}`,
     )
   }

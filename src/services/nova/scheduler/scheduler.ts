@@ -18,7 +18,7 @@ import type { HostState, Placed, ScheduleRequest } from './request.ts'
 export type FilterSettings = Static<typeof novaSettings.schema>
 
 /** Hosts of each helping; the last is all of them. */
-const HELPINGS = [16, 128, 100_000]
+const HELPINGS = [8, 128, 100_000]
 
 /** Why a host was refused. */
 interface Refusal {
@@ -46,12 +46,12 @@ function sentence(refusals: readonly Refusal[]): string {
 /** Chooses a host and claims the resources there for the server. Throws NoValidHost. */
 export async function schedule(tx: Tx, env: Env, owner: Owner, request: ScheduleRequest): Promise<Placed> {
   const settings = env.config.of(novaSettings)
-  const groups = await aggregates(tx)
   const demands = demandsOf(request)
+  const [groups, first] = await Promise.all([aggregates(tx), neighbours.candidates(tx, demands, HELPINGS[0]!)])
   const tried = new Set<string>()
   const refusals: Refusal[] = []
   for (const limit of HELPINGS) {
-    const found = await neighbours.candidates(tx, demands, limit)
+    const found = limit === HELPINGS[0] ? first : await neighbours.candidates(tx, demands, limit)
     const fresh = found.filter(candidate => !tried.has(candidate.id))
     for (const { id } of fresh) tried.add(id)
     const states = await hostStates(tx, env, fresh, groups)
@@ -83,12 +83,46 @@ function demandsOf({ resources, flavor, image }: ScheduleRequest) {
   return { resources, required, forbidden }
 }
 
+interface HostRow {
+  id: string
+  /** The transaction that wrote the hypervisor's row: another one where it says something else. */
+  version: string
+  forced_down: boolean
+  disabled: boolean
+  disabled_reason: string | null
+  servers: number
+  busy: number
+}
+
+type Versioned = Map<string, { version: string; hypervisor: Hypervisor }>
+
+/** What hosts said of themselves, which is long and seldom changes: kept as long as the row is the same. */
+const kept = new WeakMap<object, Versioned>()
+
+/** The hypervisors of these rows by id, read where they have changed since they were kept. */
+async function hypervisorsOf(db: Query, env: Env, rows: readonly HostRow[]): Promise<Versioned> {
+  const known: Versioned = kept.get(env.hosts) ?? new Map()
+  kept.set(env.hosts, known)
+  const stale = rows.filter(row => known.get(row.id)?.version !== row.version)
+  if (stale.length === 0) return known
+  const fresh = await db
+    .selectFrom('nova.hypervisors')
+    .selectAll()
+    .select(sql<string>`xmin::text`.as('version'))
+    .where(
+      'id',
+      'in',
+      stale.map(row => row.id),
+    )
+    .execute()
+  for (const { version, ...hypervisor } of fresh) known.set(hypervisor.id, { version, hypervisor: hypervisor as Hypervisor })
+  return known
+}
+
 async function hostStates(db: Query, env: Env, candidates: Candidate[], groups: Aggregate[]): Promise<HostState[]> {
   if (candidates.length === 0) return []
-  const { rows } = await sql<
-    Hypervisor & { forced_down: boolean; disabled: boolean; disabled_reason: string | null; servers: number; busy: number }
-  >`
-    select h.*, coalesce(s.forced_down, true) as forced_down, coalesce(s.disabled, true) as disabled,
+  const { rows } = await sql<HostRow>`
+    select h.id, h.xmin::text as version, coalesce(s.forced_down, true) as forced_down, coalesce(s.disabled, true) as disabled,
       s.disabled_reason, coalesce(n.servers, 0)::int as servers, coalesce(n.busy, 0)::int as busy
     from nova.hypervisors h
     left join nova.services s on s.host = h.host and s.program = 'nova-compute'
@@ -96,19 +130,26 @@ async function hostStates(db: Query, env: Env, candidates: Candidate[], groups: 
       select count(*) as servers, count(*) filter (where vm_state = 'building' or task_state is not null) as busy
       from nova.servers v where v.host = h.host) n on true
     where h.id = any(${candidates.map(c => c.id)})`.execute(db)
-  const returning = await hostsReturning(db, env.hosts, rows)
   const free = new Map(candidates.map(c => [c.id, c.free]))
   const zones = zonesOf(groups)
-  return rows.map(row => ({
+  const known = await hypervisorsOf(db, env, rows)
+  // One that was deleted between the two reads is no candidate any more.
+  const found = rows.flatMap(row => (known.get(row.id) ? [{ row, hypervisor: known.get(row.id)!.hypervisor }] : []))
+  const returning = await hostsReturning(
+    db,
+    env.hosts,
+    found.map(one => one.hypervisor),
+  )
+  return found.map(({ row, hypervisor }) => ({
     id: row.id,
-    host: row.host,
-    node: row.hypervisor_hostname,
-    zone: zones.get(row.host) ?? env.config.of(novaSettings).default_availability_zone,
-    up: !row.forced_down && (env.hosts.isConnected(row.host) || returning.has(row.host)),
+    host: hypervisor.host,
+    node: hypervisor.hypervisor_hostname,
+    zone: zones.get(hypervisor.host) ?? env.config.of(novaSettings).default_availability_zone,
+    up: !row.forced_down && (env.hosts.isConnected(hypervisor.host) || returning.has(hypervisor.host)),
     disabled: row.disabled,
     disabledReason: row.disabled_reason,
-    hypervisor: row,
-    aggregates: groups.filter(g => g.hosts.includes(row.host)),
+    hypervisor,
+    aggregates: groups.filter(g => g.hosts.includes(hypervisor.host)),
     free: free.get(row.id)!,
     servers: row.servers,
     busy: row.busy,

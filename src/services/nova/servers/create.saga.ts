@@ -18,7 +18,7 @@ import type { Guest } from '../spec.ts'
 import { destroy, ensure, poke } from '../verbs.ts'
 import { serverPlace, serverUnplace } from './place.ts'
 import { POWER, powerNumber } from './states.ts'
-import { faultKept, noServer, serverRow, serverUpdate } from './store.ts'
+import { faultKept, noServer, type Server, serverRow, serverUpdate } from './store.ts'
 
 export interface CreateArgs {
   serverId: string
@@ -31,7 +31,7 @@ const BOOT_SECONDS = 1800
 /** Seconds for which a host that was just chosen may be away: this controller, or its agent, has been restarted meanwhile. */
 const AWAY_SECONDS = 30
 
-type Booted = { power: number; wired: boolean } | { failed: string }
+type Booted = { power: number } | { failed: string }
 
 export const createServer = saga<CreateArgs>('nova.server.create', async (run, args) => {
   const { serverId, requestId } = args
@@ -51,12 +51,19 @@ export const createServer = saga<CreateArgs>('nova.server.create', async (run, a
   const failed: { host: string; why: string }[] = []
   for (let attempt = 1; ; attempt++) {
     const suffix = attempt === 1 ? '' : `-${attempt}`
+    // The row as it was placed, where this process did it just now.
+    let server: Server | undefined
     const { host } = await run.step(
       `place${suffix}`,
-      tx => placeElsewhere(tx, run.env, serverId, failed),
+      async tx => {
+        const found = await placeElsewhere(tx, run.env, serverId, failed)
+        server = found.server
+        return found.placed
+      },
       tx => serverUnplace(run.env, tx, serverId),
+      { next: { name: `boot${suffix}`, deadline: BOOT_SECONDS } },
     )
-    const booted = await boot(run, args, host, suffix, attempt < attempts)
+    const booted = await boot(run, args, { host, server, suffix, more: attempt < attempts })
     if (!('failed' in booted)) {
       await finish(run, args, host, booted)
       return
@@ -73,7 +80,7 @@ async function placeElsewhere(
   env: Env,
   serverId: string,
   failed: readonly { host: string; why: string }[],
-): Promise<Placed> {
+): Promise<{ placed: Placed; server: Server }> {
   const tried = failed.map(({ host }) => host)
   try {
     return await serverPlace(tx, env, serverId, tried)
@@ -85,12 +92,21 @@ async function placeElsewhere(
   }
 }
 
-function boot(run: Run, { serverId, adminPassword }: CreateArgs, host: string, suffix: string, more: boolean): Promise<Booted> {
+interface Boot {
+  host: string
+  /** The server's row, where it is known. */
+  server: Server | undefined
+  suffix: string
+  /** Whether another host may be tried after this one. */
+  more: boolean
+}
+
+function boot(run: Run, { serverId, adminPassword }: CreateArgs, { host, server: known, suffix, more }: Boot): Promise<Booted> {
   const { env } = run
   return run.act<Booted>(
     `boot${suffix}`,
-    async ({ signal, key }) => {
-      const server = await serverRow(env.db.read, serverId)
+    async ({ signal, key, attempt }) => {
+      const server = attempt === 1 && known ? known : await serverRow(env.db.read, serverId)
       if (!server) throw noServer(serverId)
       let guest: Guest
       await hostAwaited(env, host, AWAY_SECONDS, signal)
@@ -100,20 +116,12 @@ function boot(run: Run, { serverId, adminPassword }: CreateArgs, host: string, s
         if (more && !signal.aborted && isOfHost(error)) return { failed: reason(error) }
         throw error
       }
-      return { power: powerNumber(guest.power), wired: await wired(env, server.nics) }
+      return { power: powerNumber(guest.power) }
     },
     () => leave(env, host, serverId),
     { deadline: BOOT_SECONDS, retries: 0 },
   )
 }
-
-/** Whether these ports are wired on their host. */
-export const wired = async (env: Env, nics: readonly { portId: string }[]): Promise<boolean> =>
-  nics.length === 0 ||
-  neighbours.portsWired(
-    env.db.read,
-    nics.map(nic => nic.portId),
-  )
 
 /** Whether another host might do what this one did not. A bad image or request is bad everywhere. */
 const isOfHost = (error: unknown): boolean =>
@@ -133,22 +141,14 @@ export async function leave(env: Env, host: string, serverId: string): Promise<v
   }
 }
 
-async function finish(
-  run: Run,
-  { serverId, requestId }: CreateArgs,
-  host: string,
-  booted: { power: number; wired: boolean },
-): Promise<void> {
-  if (!booted.wired) await wire(run, serverId)
+async function finish(run: Run, { serverId, requestId }: CreateArgs, host: string, booted: { power: number }): Promise<void> {
+  await wire(run, serverId)
   run.ifDone(async tx => {
-    await serverUpdate(tx, serverId, {
-      vm_state: 'active',
-      task_state: null,
-      power_state: booted.power,
-      launched_at: new Date(),
-      progress: 0,
-    })
-    await actionEnd(tx, serverId, requestId, { event: 'compute__do_build_and_run_instance', host })
+    const values = { vm_state: 'active', task_state: null, power_state: booted.power, launched_at: new Date(), progress: 0 }
+    await Promise.all([
+      serverUpdate(tx, serverId, values),
+      actionEnd(tx, serverId, requestId, { event: 'compute__do_build_and_run_instance', host }),
+    ])
   })
 }
 
@@ -157,14 +157,7 @@ export async function wire(run: Run, serverId: string): Promise<void> {
   const { env } = run
   const seconds = env.config.of(novaSettings).vif_plugging_timeout
   if (seconds === 0) return
-  await run.until(
-    'wire',
-    async db => {
-      const server = await serverRow(db, serverId)
-      return server && (await wired(env, server.nics)) ? true : undefined
-    },
-    { deadline: seconds },
-  )
+  await run.until('wire', async db => (await neighbours.serverWired(db, serverId)) || undefined, { deadline: seconds })
 }
 
 /** The fault of a failed build: which step, and the words of whoever refused. */

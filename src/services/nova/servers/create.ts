@@ -13,7 +13,7 @@ import { type Flavor, flavorFetch } from '../flavors/store.ts'
 import { aggregates, zonesOf } from '../hosts/store.ts'
 import { keypairFetch } from '../keypairs/store.ts'
 import { type ImageFound, neighbours } from '../neighbours.ts'
-import { fits, lockProject, projectLimits, serversAllowed } from '../quotas/limits.ts'
+import { fits, projectLimits, serversAllowed } from '../quotas/limits.ts'
 import { hostMustExist } from '../scheduler/scheduler.ts'
 import { novaSettings } from '../settings.ts'
 import type { BuildAsked, FlavorKept, ImageKept, NetworkAsked, ServersTable } from '../tables.ts'
@@ -139,6 +139,15 @@ export function checkFlavorImage(ctx: Context, flavor: FlavorKept, image: ImageF
   }
 }
 
+/** A question whose answer is looked at later: that it fails is heard then. */
+function ahead<T>(asked: Promise<T>): Promise<T> {
+  asked.catch(() => {})
+  return asked
+}
+
+const networksChecked = async (db: Query, env: Env, ctx: Context, asked: Asked, version: number) =>
+  neighbours.networksCheck(env, db, ctx, networksOf(asked.networks), countOf(asked, version).max)
+
 /** Reads and checks everything that the request names. Nothing is written. */
 async function draftOf(db: Query, env: Env, ctx: Context, body: CreateBody, version: number): Promise<Draft> {
   const asked = body.server
@@ -149,7 +158,11 @@ async function draftOf(db: Query, env: Env, ctx: Context, body: CreateBody, vers
       throw badRequest('Using different block_device_mapping syntaxes is not allowed in the same request.')
     throw badRequest('Block Device Mapping is Invalid: there is no block storage service, so no disk can be a volume.')
   }
-  const flavor = keptFlavor(await named(flavorFetch(db, ctx, String(asked.flavorRef))))
+  // Asked together, so that they travel together; what is wrong is told in the order in which it is looked at below.
+  const flavorAhead = ahead(flavorFetch(db, ctx, String(asked.flavorRef)))
+  const imageAhead = asked.imageRef ? ahead(neighbours.imageFetch(db, ctx, asked.imageRef)) : undefined
+  const networksAhead = ahead(networksChecked(db, env, ctx, asked, version))
+  const flavor = keptFlavor(await named(flavorAhead))
   if (asked.block_device_mapping_v2?.length) ctx.must('os_compute_api:servers:create:attach_volume', target)
   const { disks, root, image: mapped } = disksAsked(asked.block_device_mapping_v2 ?? [], flavor)
   const imageId = asked.imageRef || mapped
@@ -161,7 +174,7 @@ async function draftOf(db: Query, env: Env, ctx: Context, body: CreateBody, vers
       'Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid.',
     )
   }
-  const image = await named(neighbours.imageFetch(db, ctx, imageId), 'Can not find requested image')
+  const image = await named(imageAhead ?? neighbours.imageFetch(db, ctx, imageId), 'Can not find requested image')
   checkFlavorImage(ctx, flavor, image)
   if (asked.networks !== undefined && asked.networks !== 'none' && asked.networks !== 'auto') {
     ctx.must('os_compute_api:servers:create:attach_network', target)
@@ -177,7 +190,7 @@ async function draftOf(db: Query, env: Env, ctx: Context, body: CreateBody, vers
   const groupNames = [...new Set((asked.security_groups ?? []).flatMap(g => (g.name ? [g.name] : [])))]
   const groups = await named(neighbours.securityGroups(db, ctx, groupNames))
   const build: BuildAsked = {
-    networks: await neighbours.networksCheck(env, db, ctx, networks, max),
+    networks: await networksAhead,
     securityGroups: groups.map(g => g.id),
     disks,
     root,
@@ -327,7 +340,6 @@ export async function serversReserve(call: Call<unknown, CreateBody>): Promise<R
   const reservationId = newReservation()
   const ids = await env.db.tx(async tx => {
     await checkItemQuotas(tx, env, ctx, asked, draft.build)
-    await lockProject(tx, ctx.projectId!)
     const count = await serversAllowed(tx, env.config, ctx.projectId!, draft.flavor, draft.min, draft.max)
     if (draft.build.networks === 'auto') draft.build.networks = await neighbours.networkAuto(env, tx, ctx)
     const rows = rowsOf(ctx, asked, draft, count, env, version, reservationId)

@@ -1,5 +1,5 @@
 /** GET /servers and /servers/detail. */
-import { type PageKey, page, sql } from '#kit/db/index.ts'
+import { type PageKey, page, type Query, sql } from '#kit/db/index.ts'
 import { badRequest, forbidden } from '#kit/fault.ts'
 import { keptAnswer } from '#kit/http/kept.ts'
 import { type Call, type Route, route } from '#kit/http/route.ts'
@@ -115,12 +115,17 @@ function orderOf({ search, ctx, version }: Call): PageKey[] {
   return order
 }
 
-interface Listed {
-  rows: Server[]
+type Brief = Pick<Server, 'id' | 'name'>
+
+interface Listed<T> {
+  rows: T[]
   limit: number
 }
 
-async function listed(call: Call, detail: boolean): Promise<Listed> {
+const briefRows = (from: Source, db: Query) => db.selectFrom(from).select(['s.id', 's.name'])
+const wholeRows = (from: Source, db: Query) => db.selectFrom(from).selectAll()
+
+async function listed<T>(call: Call, detail: boolean): Promise<Listed<T>> {
   const { db, env, search } = call
   const filters = filtersOf(call, detail)
   const { limit, marker } = pageOf(search, env.config.of(novaSettings).max_limit)
@@ -128,9 +133,9 @@ async function listed(call: Call, detail: boolean): Promise<Listed> {
   if (filters.nothing || limit === 0) return { rows: [], limit }
   const after = marker === null ? undefined : await markerOf(call, marker, order)
   const from = sourceOf(filters.which)
-  let rows = db.selectFrom(from).selectAll()
+  let rows = detail ? wholeRows(from, db) : (briefRows(from, db) as unknown as ReturnType<typeof wholeRows>)
   for (const condition of filters.conditions) rows = rows.where(condition)
-  return { rows: (await page(rows, order, { after, limit })) as Server[], limit }
+  return { rows: (await page(rows, order, { after, limit })) as T[], limit }
 }
 
 const COLUMNS_SOURCE = {
@@ -138,7 +143,8 @@ const COLUMNS_SOURCE = {
   deleted: sql<Server>`nova.deleted_servers`.as('s'),
   both: sql<Server>`(select * from nova.servers union all select * from nova.deleted_servers)`.as('s'),
 }
-const sourceOf = (which: Filters['which']) => COLUMNS_SOURCE[which]
+type Source = (typeof COLUMNS_SOURCE)[Filters['which']]
+const sourceOf = (which: Filters['which']): Source => COLUMNS_SOURCE[which]
 
 async function markerOf({ db }: Call, marker: string, order: PageKey[]): Promise<unknown[]> {
   const row =
@@ -148,11 +154,11 @@ async function markerOf({ db }: Call, marker: string, order: PageKey[]): Promise
   return order.map(key => (row as Record<string, unknown>)[key.column as string])
 }
 
-const links = (call: Call, { rows, limit }: Listed, path: string): object =>
+const links = (call: Call, { rows, limit }: Listed<{ id: string }>, path: string): object =>
   rows.length > 0 && rows.length === limit ? { servers_links: nextLink(call, path, rows.at(-1)!.id) } : {}
 
 async function details(call: Call): Promise<object> {
-  const list = await listed(call, true)
+  const list = await listed<Server>(call, true)
   const viewing = viewingOf(call)
   viewing.hostStatus = await hostStatuses(
     call,
@@ -170,7 +176,7 @@ export const serverListRoutes: Route[] = [
     policy: 'os_compute_api:servers:index',
     query: listQuery,
     async handle(call) {
-      const list = await listed(call, false)
+      const list = await listed<Brief>(call, false)
       const linksOf = linker(call, 'servers')
       return { servers: list.rows.map(row => serverBrief(row, linksOf)), ...links(call, list, '/servers') }
     },

@@ -52,8 +52,8 @@ export async function requestOf(db: Query, server: Server, changes: Partial<Sche
   }
 }
 
-/** Places a new server: host, claim, ports, and the row says so. Throws NoValidHost and what Neutron refuses. */
-export async function serverPlace(tx: Tx, env: Env, id: string, excluded: string[]): Promise<Placed> {
+/** Places a new server: host, claim, ports, and the row says so: answered as it is now. Throws NoValidHost and what Neutron refuses. */
+export async function serverPlace(tx: Tx, env: Env, id: string, excluded: string[]): Promise<{ placed: Placed; server: Server }> {
   const server = await serverLock(tx, id)
   if (!server) throw noServer(id)
   if (server.group_id !== null) {
@@ -70,15 +70,16 @@ export async function serverPlace(tx: Tx, env: Env, id: string, excluded: string
     zone: placed.zone,
     wake: serverResource(id),
   })
-  await serverUpdate(tx, id, {
+  const values = {
     host: placed.host,
     node: placed.node,
     availability_zone: placed.zone,
     task_state: 'spawning',
     nics,
     security_groups: securityGroups,
-  })
-  return placed
+  }
+  await serverUpdate(tx, id, values)
+  return { placed, server: { ...server, ...values } }
 }
 
 /** Takes back what {@link serverPlace} did. */

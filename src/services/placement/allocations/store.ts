@@ -78,41 +78,64 @@ export interface Change {
  */
 export async function allocationsReplace(tx: Tx, changes: readonly Change[]): Promise<void> {
   const consumers = changes.map(c => c.consumerId)
-  const before = await tx
-    .selectFrom('placement.allocations')
-    .select(['consumer_id', 'provider_id'])
-    .distinct()
-    .where('consumer_id', 'in', consumers)
-    .execute()
   const wanted = [...new Set(changes.flatMap(c => Object.keys(c.wants)))]
-  const touched = [...new Set([...wanted, ...before.map(row => row.provider_id)])]
-  if (touched.length > 0) {
-    const there = await providersLock(tx, touched)
-    const missing = wanted.find(id => !there.includes(id))
-    if (missing) throw conflict(`Allocation for resource provider '${missing}' that does not exist.`)
-    await refuseOverCapacity(tx, changes, wanted, consumers)
-  }
-  if (before.length > 0) await tx.deleteFrom('placement.allocations').where('consumer_id', 'in', consumers).execute()
-  const rows = changes.flatMap(c =>
-    Object.entries(c.wants).flatMap(([provider_id, resources]) =>
-      Object.entries(resources).map(([name, used]) => ({ consumer_id: c.consumerId, provider_id, class: name, used })),
-    ),
-  )
+  // Sent together: what is used is read when the providers are locked.
+  const [there, capacities] = await Promise.all([providersOf(tx, wanted, consumers), capacityList(tx, wanted, consumers)])
+  const missing = wanted.find(id => !there.some(provider => provider.id === id))
+  if (missing) throw conflict(`Allocation for resource provider '${missing}' that does not exist.`)
+  refuseOverCapacity(changes, capacities)
+  const before = there.some(provider => provider.had)
+    ? await tx
+        .deleteFrom('placement.allocations')
+        .where('consumer_id', 'in', consumers)
+        .returning(['consumer_id', 'provider_id'])
+        .execute()
+    : []
   // As Placement counts: a provider that a consumer leaves for another is not changed by that; one that it leaves for nothing is.
-  const gone = changes.filter(c => Object.keys(c.wants).length === 0).map(c => c.consumerId)
-  const left = before.filter(row => gone.includes(row.consumer_id)).map(row => row.provider_id)
-  const changed = [...new Set([...wanted, ...left])]
-  // In this order: consumers before what refers to them.
-  await Promise.all([
-    consumersWrite(tx, changes),
-    rows.length > 0 && tx.insertInto('placement.allocations').values(rows).execute(),
-    changed.length > 0 && generationsBump(tx, changed),
-  ])
+  const going = changes.filter(c => Object.keys(c.wants).length === 0).map(c => c.consumerId)
+  const left = before.filter(row => going.includes(row.consumer_id)).map(row => row.provider_id)
+  if (going.length > 0) await tx.deleteFrom('placement.consumers').where('id', 'in', going).execute()
+  await allocationsWrite(
+    tx,
+    changes.filter(c => !going.includes(c.consumerId)),
+    [...new Set([...wanted, ...left])],
+  )
 }
 
-async function refuseOverCapacity(tx: Tx, changes: readonly Change[], wanted: string[], consumers: string[]): Promise<void> {
-  if (wanted.length === 0) return
-  const inventories = new Map((await capacityList(tx, wanted, consumers)).map(row => [`${row.provider_id} ${row.class}`, row]))
+/** Locks the providers that consumers have something of or are to have, as {@link providersLock} does; which of them have it now. */
+async function providersOf(tx: Tx, wanted: string[], consumers: string[]): Promise<{ id: string; had: boolean }[]> {
+  const { rows } = await sql<{ id: string; had: boolean }>`
+    select p.id, p.id in (select a.provider_id from placement.allocations a where a.consumer_id = any(${consumers})) as had
+    from placement.providers p
+    where p.id = any(array(select unnest(${wanted}::text[]) union
+      select a.provider_id from placement.allocations a where a.consumer_id = any(${consumers})))
+    order by p.id for update of p`.execute(tx)
+  return rows
+}
+
+/** Consumers, what they have now, and that these providers have changed. */
+async function allocationsWrite(tx: Tx, changes: readonly Change[], changed: string[]): Promise<void> {
+  const of = <T>(value: (change: Change) => T): T[] => changes.map(value)
+  const amounts = changes.flatMap(({ consumerId, wants }) =>
+    Object.entries(wants).flatMap(([provider, resources]) =>
+      Object.entries(resources).map(([name, used]) => ({ consumerId, provider, name, used })),
+    ),
+  )
+  await sql`
+    with consumers as (
+      insert into placement.consumers (id, project_id, user_id, type, generation)
+      select c.id, c.project_id, c.user_id, c.type, 1 from unnest(${of(c => c.consumerId)}::text[], ${of(c => c.consumer.projectId)}::text[],
+        ${of(c => c.consumer.userId)}::text[], ${of(c => c.consumer.type ?? null)}::text[]) c (id, project_id, user_id, type)
+      on conflict (id) do update set project_id = excluded.project_id, user_id = excluded.user_id,
+        type = coalesce(excluded.type, consumers.type), generation = consumers.generation + 1, updated_at = now()),
+    changed as (update placement.providers set generation = generation + 1, updated_at = now() where id = any(${changed}))
+    insert into placement.allocations (consumer_id, provider_id, class, used)
+    select * from unnest(${amounts.map(a => a.consumerId)}::text[], ${amounts.map(a => a.provider)}::text[],
+      ${amounts.map(a => a.name)}::text[], ${amounts.map(a => a.used)}::int[])`.execute(tx)
+}
+
+function refuseOverCapacity(changes: readonly Change[], capacities: readonly Capacity[]): void {
+  const inventories = new Map(capacities.map(row => [`${row.provider_id} ${row.class}`, row]))
   for (const { wants } of changes) {
     for (const [provider, resources] of Object.entries(wants)) {
       for (const [name, amount] of Object.entries(resources)) {
@@ -128,38 +151,6 @@ async function refuseOverCapacity(tx: Tx, changes: readonly Change[], wanted: st
     }
   }
 }
-
-async function consumersWrite(tx: Tx, changes: readonly Change[]): Promise<void> {
-  const staying = changes.filter(c => Object.keys(c.wants).length > 0)
-  const going = changes.filter(c => Object.keys(c.wants).length === 0).map(c => c.consumerId)
-  await Promise.all([
-    going.length > 0 && tx.deleteFrom('placement.consumers').where('id', 'in', going).execute(),
-    staying.length > 0 && consumersUpsert(tx, staying),
-  ])
-}
-
-const consumersUpsert = (tx: Tx, changes: readonly Change[]) =>
-  tx
-    .insertInto('placement.consumers')
-    .values(
-      changes.map(({ consumerId, consumer }) => ({
-        id: consumerId,
-        project_id: consumer.projectId,
-        user_id: consumer.userId,
-        type: consumer.type ?? null,
-        generation: 1,
-      })),
-    )
-    .onConflict(on =>
-      on.column('id').doUpdateSet(eb => ({
-        project_id: eb.ref('excluded.project_id'),
-        user_id: eb.ref('excluded.user_id'),
-        type: sql<string | null>`coalesce(excluded.type, consumers.type)`,
-        generation: sql<number>`consumers.generation + 1`,
-        updated_at: sql<Date>`now()`,
-      })),
-    )
-    .execute()
 
 /** Something about these providers changed. */
 export async function generationsBump(tx: Tx, ids: readonly string[]): Promise<void> {
