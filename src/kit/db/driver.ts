@@ -15,6 +15,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { CompiledQuery, DatabaseConnection, Dialect, Driver, QueryResult, TransactionSettings } from 'kysely'
 import { PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler } from 'kysely'
 import type pg from 'pg'
+import type { Result } from './execution.ts'
 import type { Answer } from './session.ts'
 import { explain, isClash, isLost, isStale, lostPause, Session } from './session.ts'
 
@@ -65,7 +66,7 @@ class Lanes {
   }
 
   /** Sends the statement: with others if it is quick, else on a connection for itself. */
-  async send(text: string, values: readonly unknown[]): Promise<pg.QueryResult> {
+  async send(text: string, values: readonly unknown[]): Promise<Result> {
     const time = this.#times.get(text)
     const { result, ms } = await (time !== undefined && time < QUICK_MS ? this.#share(text, values) : this.#alone(text, values))
     if (time === undefined && this.#times.size >= KNOWN_MAX) this.#times.clear()
@@ -139,7 +140,7 @@ class Connection implements DatabaseConnection {
     return { rows: rows ?? [], numAffectedRows: writes ? BigInt(rowCount ?? 0) : undefined }
   }
 
-  async #run(query: CompiledQuery): Promise<pg.QueryResult> {
+  async #run(query: CompiledQuery): Promise<Result> {
     const since = performance.now()
     for (let attempt = 1; ; attempt++) {
       try {

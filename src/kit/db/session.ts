@@ -2,6 +2,7 @@
 import type { Duplex } from 'node:stream'
 import pg from 'pg'
 import { unavailable } from '../fault.ts'
+import { type Columns, columnsOf, execute, type Result } from './execution.ts'
 
 /** A statement is prepared on a connection once it succeeded there this many times: lists with odd filters never are. */
 const PREPARE_AFTER = 2
@@ -68,8 +69,14 @@ export function explain(error: unknown, statement: string): unknown {
   return error instanceof Error ? Object.assign(error, { statement }) : error
 }
 
+interface Prepared {
+  name: string
+  /** Known when it was answered under its name. */
+  columns?: Columns
+}
+
 export interface Answer {
-  result: pg.QueryResult
+  result: Result
   /** How long the server worked on it, without what was before it on this connection. */
   ms: number
 }
@@ -83,7 +90,7 @@ export class Session {
   /** When it last made progress, by `performance.now()`; meaningful while something is in flight. */
   progress = 0
   #corked = false
-  #prepared = new Map<string, string>()
+  #prepared = new Map<string, Prepared>()
   #counts = new Map<string, number>()
 
   constructor(client: pg.PoolClient) {
@@ -100,17 +107,26 @@ export class Session {
     const sent = performance.now()
     if (this.inFlight++ === 0) this.progress = sent
     try {
-      const name = this.#prepared.get(text)
-      const result = await this.client.query({ name, text, values: values as unknown[] })
-      if (name === undefined) this.#count(text)
+      const result = await this.#run(text, values)
       return { result, ms: performance.now() - Math.max(sent, this.progress) }
     } catch (error) {
       if (isStale(error) || !(error instanceof pg.DatabaseError) || isLost(error)) this.broken = true
+      // From where it was asked, not from where the answer was read.
+      if (error instanceof Error) Error.captureStackTrace(error)
       throw error
     } finally {
       this.inFlight--
       this.progress = performance.now()
     }
+  }
+
+  async #run(text: string, values: readonly unknown[]): Promise<Result> {
+    const prepared = this.#prepared.get(text)
+    if (prepared?.columns) return execute(this.client, { ...prepared, text, columns: prepared.columns }, values)
+    const result = await this.client.query({ name: prepared?.name, text, values: values as unknown[] })
+    if (prepared) prepared.columns = columnsOf(result.fields)
+    else this.#count(text)
+    return result
   }
 
   /** What is sent before the event loop goes on travels in one system call, the costliest part of a small query. */
@@ -133,7 +149,7 @@ export class Session {
       this.#counts.set(text, count)
     } else if (!this.#prepared.has(text)) {
       this.#counts.delete(text)
-      this.#prepared.set(text, `n${this.#prepared.size}`)
+      this.#prepared.set(text, { name: `n${this.#prepared.size}` })
     }
   }
 }
