@@ -159,6 +159,7 @@ function ask(
   headers: Record<string, string> = {},
   body?: Buffer,
   to = { host: '127.0.0.1', port: 8080 },
+  timeout = 120_000,
 ): Promise<Answer> {
   return new Promise(resolve => {
     const outgoing = request(
@@ -175,7 +176,7 @@ function ask(
               ? { 'content-length': '0' }
               : {}),
         },
-        timeout: 120_000,
+        timeout,
       },
       incoming => {
         const parts: Buffer[] = []
@@ -337,7 +338,8 @@ const FAULTS: Record<string, () => Promise<void>> = {
 // --- healing and the last look ------------------------------------------------------------------------------------------------
 
 async function pass(host: number, daemon: string): Promise<Record<string, number>> {
-  const { status, body } = await ask('POST', `/recon/run/${daemon}`, {}, undefined, { host: ip(host), port: 6200 })
+  // a pass that makes good the loss of two devices may take minutes on a busy machine
+  const { status, body } = await ask('POST', `/recon/run/${daemon}`, {}, undefined, { host: ip(host), port: 6200 }, 1_800_000)
   if (status !== 200) throw new Error(`${daemon} on host ${host}: ${status} ${body.toString()}`)
   return (JSON.parse(body.toString()) as { counts: Record<string, number> }).counts
 }
