@@ -17,7 +17,7 @@ const DIST = join(ROOT, 'dist')
 const WORKERS = ['src/services/swift/db/worker.ts', 'src/services/swift/disk/worker.ts']
 
 /** What cannot be part of a bundle: native code, and packages whose files are served. */
-const EXTERNAL = ['@node-rs/bcrypt', '@novnc/novnc', 'pg-native', 'esbuild']
+const EXTERNAL = ['@node-rs/bcrypt', '@peculiar/x509', '@novnc/novnc', 'pg-native', 'esbuild']
 
 /** Bundles that are kept: processes that started from an older one may still load parts of it. */
 const KEPT = 4

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import { test } from 'node:test'
 import { signerOf } from './credentials/signer.ts'
-import { type Answer, identityCloud } from './testing/cloud.ts'
+import { type Answer, identityCloud, PASSWORD } from './testing/cloud.ts'
 
 const first = (list: { id: string }[]): string => list[0]!.id
 
@@ -69,6 +69,12 @@ test('what a token reaches, and what was revoked', async t => {
   assert.equal((await call('DELETE /auth/tokens', { token, headers: { 'x-subject-token': gone } })).status, 204)
   const { events } = (await call('GET /OS-REVOKE/events', { token })).body
   assert.ok(events.some((event: { audit_id?: string }) => event.audit_id === audit))
+  // A user who has revoked a token of theirs finds it gone, although they may not ask of others' tokens.
+  const mine = await cloud.login('demo', PASSWORD)
+  const other = await cloud.login('demo', PASSWORD)
+  assert.equal((await call('DELETE /auth/tokens', { token: mine, headers: { 'x-subject-token': other } })).status, 204)
+  assert.equal((await call('GET /auth/tokens', { token: mine, headers: { 'x-subject-token': other } })).status, 404)
+  assert.equal((await call('GET /auth/tokens', { token: mine, headers: { 'x-subject-token': token } })).status, 403)
   assert.deepEqual((await call('GET /auth/system', { token })).body.system, [{ all: true }])
   for (const [path, of] of [
     ['/OS-FEDERATION/projects', 'projects'],
