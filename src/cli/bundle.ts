@@ -16,8 +16,11 @@ const DIST = join(ROOT, 'dist')
 /** Code that threads run: files of their own beside main.js. */
 const WORKERS = ['src/services/swift/db/worker.ts', 'src/services/swift/disk/worker.ts']
 
-/** What cannot be part of a bundle: native code, and packages whose files are served. */
-const EXTERNAL = ['@node-rs/bcrypt', '@peculiar/x509', '@novnc/novnc', 'pg-native', 'esbuild']
+/**
+ * What cannot be part of a bundle: native code, packages whose files are served, and CommonJS ones that are loaded when first needed
+ * (`await import`), for those come out of a split bundle without their names.
+ */
+export const EXTERNAL = ['@node-rs/bcrypt', '@novnc/novnc', 'pg-native', 'esbuild', '@peculiar/x509', 'reflect-metadata']
 
 /** Bundles that are kept: processes that started from an older one may still load parts of it. */
 const KEPT = 4

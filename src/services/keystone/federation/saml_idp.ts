@@ -127,6 +127,7 @@ async function signerMake(env: Env): Promise<Signer> {
   const { saml } = identityOf(env).settings
   const [keyFile, certificateFile] = [folderOf(env, saml.keyfile), folderOf(env, saml.certfile)]
   if (!existsSync(keyFile)) {
+    await import('reflect-metadata') // what @peculiar/x509 needs before it is loaded
     const { X509CertificateGenerator } = await import('@peculiar/x509')
     const algorithm = {
       name: 'RSASSA-PKCS1-v1_5',
