@@ -38,6 +38,8 @@ export const tried: Tried = {
     const label = await one('metering/metering-labels', 'metering_label', { name: 'tried', project_id: projectId }, admin)
     const counted = { metering_label_id: label, direction: 'ingress', remote_ip_prefix: '203.0.113.0/24' }
     const counter = await one('metering/metering-label-rules', 'metering_label_rule', counted, admin)
+    // Its first reading makes it.
+    await owner(`GET /v2.0/auto-allocated-topology/${projectId}`)
     const ids: Record<string, string> = {
       '/metering/metering-labels/:': label,
       '/metering/metering-label-rules/:': counter,
