@@ -18,8 +18,30 @@ const METADATA = [`${METADATA_V4}/32`, ...(hasIpv6() ? [`${METADATA_V6}/64`] : [
 
 export const dhcpFolder = (config: NetConfig, networkId: string): string => `${config.stateDir}/dhcp/${networkId}`
 
-/** Makes the server of `network` (whose port on the network is `port`) run as wanted. @throws with the tool's words. */
+/**
+ * Makes the server of `network` (whose port on the network is `port`) run as wanted. `wired`: its namespace and link are known to be right, and only what
+ * it serves has changed. @throws with the tool's words.
+ */
 export async function dhcpEnsure(
+  network: DesiredNetwork,
+  port: DesiredPort,
+  config: NetConfig,
+  host: ReadonlyMap<string, Link>,
+  wired = false,
+): Promise<void> {
+  const netns = dhcpNetns(config.prefix ?? '', network.id)
+  const link = dhcpLink(port.id)
+  if (!wired) await wire(network, port, config, host)
+
+  const folder = dhcpFolder(config, network.id)
+  await mkdir(folder, { recursive: true, mode: 0o755 })
+  const files = dhcpFiles(network, port, folder, link, config.leaseTime ?? 86_400)
+  for (const [name, text] of Object.entries(files)) await write(`${folder}/${name}`, text)
+  await serve(folder, netns, network, link, files)
+}
+
+/** Makes the namespace of the server, and its link there. */
+async function wire(
   network: DesiredNetwork,
   port: DesiredPort,
   config: NetConfig,
@@ -47,12 +69,6 @@ export async function dhcpEnsure(
   }
   await legEnsure(leg, netns, config, host, inside)
   await defaultRoute(network, port, netns, link)
-
-  const folder = dhcpFolder(config, network.id)
-  await mkdir(folder, { recursive: true, mode: 0o755 })
-  const files = dhcpFiles(network, port, folder, link, config.leaseTime ?? 86_400)
-  for (const [name, text] of Object.entries(files)) await write(`${folder}/${name}`, text)
-  await serve(folder, netns, network, link, files)
 }
 
 /**

@@ -15,7 +15,7 @@ import { type MetadataProxy, metadataProxy } from '../metadata/proxy.ts'
 import { dhcpNetns, limitLink, routerNetns, tapName } from '../names.ts'
 import { type PortStatus, reportOf } from '../report.ts'
 import { routerEnsure, routerRemove } from '../router/router.ts'
-import { bridgeEnsure, bridgesSweep } from './bridges.ts'
+import { bridgeEnsure, bridgeOf, bridgesSweep } from './bridges.ts'
 import type { NetConfig } from './config.ts'
 import { destroyAll, inventoryOf, namespaceIds } from './inventory.ts'
 import { limitsEnsure } from './limits.ts'
@@ -98,15 +98,24 @@ export function linuxNet(config: NetConfig): NetDriver {
     await each(servers, signal, async network => {
       const key = `dhcp ${network.id}`
       const port = ports.get(network.dhcp?.portId ?? '')
+      const legs = `dhcp link ${network.id}`
       const hash = digest([{ ...network, peers: [] }, port])
+      const wiring = digest([{ ...network, peers: [], dhcp: { ...network.dhcp, hosts: [] } }, port])
       const netns = dhcpNetns(prefix, network.id)
       if (skip(key, netns, hash) && (await dhcpRuns(network.id, netns, config))) return
       const good = await note(errors, 'dhcp', network.id, async () => {
         if (!port) throw new Error(`port ${network.dhcp?.portId} of the DHCP server is not in the desired state`)
-        await dhcpEnsure(network, port, config, links)
+        const leg = links.get(tapName(port.id))
+        const wired = skip(legs, netns, wiring) && leg?.up === true && leg.master === bridgeOf(network, config)
+        await dhcpEnsure(network, port, config, links, wired)
       })
-      if (good) right.set(key, hash)
-      else right.delete(key)
+      for (const [made, of] of [
+        [key, hash],
+        [legs, wiring],
+      ] as const) {
+        if (good) right.set(made, of)
+        else right.delete(made)
+      }
     })
     await each(desired.routers, signal, async router => {
       const key = `router ${router.id}`
