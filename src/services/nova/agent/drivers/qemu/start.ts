@@ -166,11 +166,25 @@ export async function ownSocket(live: Live, path: string): Promise<string> {
   return path
 }
 
+/** As ownSocket, of a process that may have been started a moment ago, by an agent that has been killed since: its socket is waited for. */
+async function ownSocketSoon(live: Live, path: string): Promise<string> {
+  for (const until = performance.now() + SOCKET_MS; ; ) {
+    try {
+      return await ownSocket(live, path)
+    } catch (error) {
+      const lives = live.pid !== undefined && (await pidAlive(live.pid))
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || !lives || performance.now() > until) throw error
+    }
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}
+const SOCKET_MS = 5000
+
 /** Connects to a running guest's QEMU. @throws Fault unavailable when it does not answer. */
 export async function connectGuest(host: Host, live: Live): Promise<Qmp> {
   const path = host.store.paths(live.id).sockets.qmp
   try {
-    const qmp = await qmpConnect(await ownSocket(live, path), { timeoutMs: 5000 })
+    const qmp = await qmpConnect(await ownSocketSoon(live, path), { timeoutMs: 5000 })
     const { UUID } = await qmp.execute<{ UUID: string }>('query-uuid')
     if (UUID === live.id) return qmp
     qmp.close()
