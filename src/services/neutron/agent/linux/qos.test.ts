@@ -148,6 +148,8 @@ test('packets: the rate each way; DSCP on what is sent, IPv4 and IPv6, and nothi
   }
   const limits = { bandwidth: null, packets: { rate: 100, burst: 50 } }
   await apply(qos({ ingress: limits }))
+  // They have found each other before anything is counted.
+  await gb.run(['ping', '-q', '-n', '-c', '1', '-w', '5', '10.0.0.5'])
   const got = await counter(ga, 'icmp type echo-request')
   const seconds = await burst(gb, '10.0.0.5')
   const through = await got()
