@@ -51,7 +51,7 @@ export interface Started {
 export async function startHost(options: HostOptions): Promise<Started> {
   const { name, folder, log, duties } = options
   const config = loadConfig(options.configFile, SETTINGS)
-  const link = dial({ host: name, ...options.dial, log })
+  const link = dial({ host: name, ...options.dial, log, held: true })
   const parts: Started[] = []
   // Networks first: a guest's tap that appears is wired at once.
   parts.push(await network(link, networkOf(config, log, { metadata: guestMetadata(link), overlay: options.overlay }), log))
@@ -60,6 +60,7 @@ export async function startHost(options: HostOptions): Promise<Started> {
     mkdirSync(nova, { recursive: true, mode: 0o711 })
     parts.push(await compute(link, qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log }), log))
   }
+  link.open()
   return started(link, parts, () => options.machine.release())
 }
 
@@ -78,12 +79,14 @@ export async function startSimulatedHosts(controller: Controller, names: readonl
 /** Starts one pretended host. */
 export async function startPretended(options: Pick<HostOptions, 'name' | 'dial' | 'log'> & { config: Config }): Promise<Started> {
   const { name, log, config } = options
-  const link = dial({ host: name, ...options.dial, log })
+  const link = dial({ host: name, ...options.dial, log, held: true })
   const bridges = config.of(neutronSettings).bridge_mappings.map(physicalOf)
   const physicalNetworks = Object.fromEntries(bridges.map(([net, p]) => [net, p.kind === 'interface' ? p.interface : p.bridge]))
   const driver = memoryDriver({ world: memoryWorld(), hostname: name })
   const net = memoryNet({ everyTap: true, overlayAddress: '192.0.2.1', physicalNetworks })
-  return started(link, [await network(link, net, log, PRETENDED), await compute(link, driver, log, PRETENDED)])
+  const parts = [await network(link, net, log, PRETENDED), await compute(link, driver, log, PRETENDED)]
+  link.open()
+  return started(link, parts)
 }
 
 /** The driver of this machine's networks, from its configuration. Its files live as long as the namespaces do: until the machine restarts. */

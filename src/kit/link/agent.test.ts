@@ -43,6 +43,17 @@ test('a host is reached by each controller; asks move to another when one is los
   assert.equal(await link.ask(once_, null), 'from b')
 })
 
+test('a link that is held is not there before what it serves is', async t => {
+  const [a] = controllers(t, 'a') as [OpenHosts]
+  const link = agent(t, { ways: [memoryWay(a, 'h1')], held: true })
+  for (let i = 0; i < 50; i++) await turn()
+  assert.equal(a.isConnected('h1'), false)
+  link.serve([serve(boot, ({ id }) => `booted ${id}`)])
+  link.open()
+  await present(a, 'h1')
+  assert.equal(await a.call('h1', boot, { id: '1' }), 'booted 1')
+})
+
 test('an action that one controller began is joined by another with its key', async t => {
   const [a, b] = controllers(t, 'a', 'b') as [OpenHosts, OpenHosts]
   const gate = Promise.withResolvers<void>()

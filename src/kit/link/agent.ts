@@ -26,6 +26,8 @@ export interface DialOptions {
   /** Makes a way of an address that a controller announced, or none where it is not to be dialled; absent: announcements are ignored. */
   way?(address: string): Way | undefined
   serve?: readonly Served<undefined>[]
+  /** Connects at `open` only, so that whatever will be served is there for the first call. */
+  held?: boolean
   log: LinkLog
   keep?: Partial<Keep>
   /** Longest pause between attempts, in milliseconds. */
@@ -65,7 +67,11 @@ class Agent implements AgentLink {
     this.#o = options
     this.#actions = new Actions(options.keep)
     this.serve(options.serve ?? [])
-    for (const way of options.ways) this.#add(way)
+    if (!options.held) this.open()
+  }
+
+  open(): void {
+    for (const way of this.#o.ways) this.#add(way)
   }
 
   #add(way: Way): void {

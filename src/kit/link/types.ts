@@ -56,6 +56,8 @@ export interface HostChange {
 
 /** An agent's side of the link, to all its controllers at once. */
 export interface AgentLink {
+  /** Begins to connect, where `held` was asked for. */
+  open(): void
   readonly host: string
   /**
    * Asks any connected controller; waits for one within the deadline. A call of an idempotent verb, or with a key, whose link was lost is
