@@ -77,7 +77,7 @@ describe('guest image', { skip }, () => {
     await machine.line(/guest \[.*\]: ready/)
     t.diagnostic(`ready after ${Math.round(machine.elapsed())} ms`)
     assert.match(await machine.line(/user data: ended/), /with code 3/)
-    await machine.line(/web login:/)
+    await machine.prompt(/web login:/)
     assert.match(machine.console(), /greetings from web/)
     assert.match(machine.console(), /instance f00d, host name web/)
 
@@ -202,6 +202,6 @@ describe('guest image', { skip }, () => {
     ]
     const machine = await machineStart({ folder, args, isolated: true })
     t.after(machine.stop)
-    await machine.line(/guest login:/, 30_000)
+    await machine.prompt(/guest login:/, 30_000)
   })
 })

@@ -26,8 +26,10 @@ export interface MachineOptions {
 }
 
 export interface Machine {
-  /** Resolves with the first line of the console, from the start on, that matches. */
+  /** Resolves with the first whole line of the console, from the start on, that matches. */
   line(pattern: RegExp, timeoutMs?: number): Promise<string>
+  /** The same, and the line need not have ended. */
+  prompt(pattern: RegExp, timeoutMs?: number): Promise<string>
   console(): string
   qmp<T = unknown>(execute: string, args?: object): Promise<T>
   /** Runs a command in the guest and gives its stdout. */
@@ -80,8 +82,8 @@ function qmpSession(socket: Socket): Machine['qmp'] {
     })
 }
 
-/** The lines that the console printed, and a way to wait for one. */
-function consoleOf(child: ChildProcess, log: { text: string }): Machine['line'] {
+/** Gathers what the console prints, and gives ways to wait for it. */
+function consoleOf(child: ChildProcess, log: { text: string }): Pick<Machine, 'line' | 'prompt'> {
   const waiters = new Set<() => void>()
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding('utf8').on('data', (text: string) => {
@@ -89,14 +91,14 @@ function consoleOf(child: ChildProcess, log: { text: string }): Machine['line'] 
       for (const look of waiters) look()
     })
   }
-  return (pattern, timeoutMs = 120_000) =>
+  const wait = (pattern: RegExp, candidates: () => string[], timeoutMs: number): Promise<string> =>
     new Promise((resolve, reject) => {
       const done = () => {
         clearTimeout(timer)
         waiters.delete(look)
       }
       const look = () => {
-        const found = log.text.split(/\r?\n/).find(line => pattern.test(line))
+        const found = candidates().find(line => pattern.test(line))
         if (found === undefined) return
         done()
         resolve(found)
@@ -110,6 +112,12 @@ function consoleOf(child: ChildProcess, log: { text: string }): Machine['line'] 
       waiters.add(look)
       look()
     })
+  // The last of them has not ended yet.
+  const lines = () => log.text.split(/\r?\n/)
+  return {
+    line: (pattern, timeoutMs = 120_000) => wait(pattern, () => lines().slice(0, -1), timeoutMs),
+    prompt: (pattern, timeoutMs = 120_000) => wait(pattern, lines, timeoutMs),
+  }
 }
 
 /** Starts qemu. The caller must `stop` it. */
@@ -136,13 +144,13 @@ export async function machineStart({ folder, args, isolated = false, metadataPor
     { stdio: ['ignore', 'pipe', 'pipe'] },
   )
   const log = { text: '' }
-  const line = consoleOf(child, log)
+  const console = consoleOf(child, log)
   const ended = once(child, 'close').then(() => undefined)
   const socket = await qmpConnect(monitor, () => child.exitCode === null)
   const qmp = qmpSession(socket)
   await qmp('qmp_capabilities')
   return {
-    line,
+    ...console,
     qmp,
     async off(timeoutMs = 60_000) {
       const late = new AbortController()
