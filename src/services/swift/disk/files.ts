@@ -62,17 +62,30 @@ export function storeAll(device: string, journal: Journal, files: SmallFile[]): 
   } catch (error) {
     refused = error as Error
   }
+  const revoked: string[] = []
   for (const { file, at, temporary } of ready) {
     try {
       if (refused) throw refused
-      publish(device, temporary, file)
-      note(`${device}/${file.log}`, file.changed)
+      putInPlace(device, temporary, file)
     } catch (error) {
       rmSync(temporary, { force: true })
       out[at] = error as Error
+      if (!refused) revoked.push(`${file.dir}/${file.name}`)
     }
   }
+  if (revoked.length) journal.revoke(revoked)
   return out
+}
+
+/** All of it or nothing: a file whose change cannot be noted is taken away again, or no replicator would look at it. */
+function putInPlace(device: string, temporary: string, file: SmallFile): void {
+  publish(device, temporary, file)
+  try {
+    note(`${device}/${file.log}`, file.changed)
+  } catch (error) {
+    rmSync(`${device}/${file.dir}/${file.name}`, { force: true })
+    throw error
+  }
 }
 
 /** Makes a folder below the device, with its parents but never the device's own: ENOENT when that is gone. */
@@ -180,8 +193,13 @@ export function recover(device: string, journal: Journal): number {
   const folder = join(device, 'journal')
   const names = listed(folder, segments)
   let restored = 0
-  for (const name of names) {
-    for (const record of records(readFileSync(join(folder, name)))) if (restore(device, record)) restored += 1
+  const decided = new Set<string>() // newest first: what is said of a path last counts
+  for (const name of names.toReversed()) {
+    for (const record of [...records(readFileSync(join(folder, name)))].reverse()) {
+      if (decided.has(record.path)) continue
+      decided.add(record.path)
+      if (record.bytes.length && restore(device, record)) restored += 1
+    }
   }
   if (names.length) journal.adopt(names)
   return restored

@@ -41,7 +41,7 @@ test('what was acknowledged and is lost is put back, unless something newer is t
       path,
       openJournal(path, fail, async () => {}),
     ),
-    2,
+    1,
   )
   assert.equal(read(path, '2'), 'two')
   assert.equal(
@@ -77,6 +77,52 @@ test('a damaged record and those of an earlier use of the file end the reading',
   log[log.indexOf('4.data')] ^= 1
   assert.equal([...records(log)].length, 1)
   await journal.settle()
+})
+
+test('a file that was refused after it was recorded is not put back', async t => {
+  const path = await device(t)
+  const journal = openJournal(path, fail)
+  storeAll(path, journal, [file('1', 'one')])
+  const dir = join(path, 'objects/1/abc/hash')
+  await mkdir(join(dir, '2.data/in the way'), { recursive: true })
+  const [two, three] = storeAll(path, journal, [file('2', 'two'), file('3', 'three', { dir: 'objects/1/abc/other' })])
+  assert.equal((two as NodeJS.ErrnoException).code, 'EISDIR')
+  assert.equal(three, 'stored')
+  rmSync(join(path, 'objects'), { recursive: true })
+  const after = openJournal(path, fail)
+  assert.equal(recover(path, after), 2)
+  assert.deepEqual(readdirSync(dir), ['1.data'])
+  await after.settle()
+})
+
+test('a change that cannot be noted is none', async t => {
+  const path = await device(t)
+  const journal = openJournal(path, fail)
+  await mkdir(join(path, 'objects/1/hashes.invalid'), { recursive: true })
+  const [refused] = storeAll(path, journal, [file('1', 'one')])
+  assert.equal((refused as NodeJS.ErrnoException).code, 'EISDIR')
+  assert.deepEqual(readdirSync(join(path, 'objects/1/abc/hash')), [])
+  assert.equal(recover(path, openJournal(path, fail)), 0)
+})
+
+test('a segment whose sync failed goes with the next one', async t => {
+  const path = await device(t)
+  const heard: unknown[] = []
+  let fails = true
+  const journal = openJournal(
+    path,
+    error => heard.push(error),
+    async () => {
+      if (fails) throw new Error('no sync')
+    },
+  )
+  storeAll(path, journal, [file('1', 'one')])
+  await journal.settle()
+  assert.deepEqual([heard.length, readdirSync(join(path, 'journal'))], [1, ['1.log']])
+  fails = false
+  storeAll(path, journal, [file('2', 'two')])
+  await journal.settle()
+  assert.deepEqual([heard.length, readdirSync(join(path, 'journal'))], [1, ['spare']])
 })
 
 test('a disk in the place of another gets a journal of its own', async t => {

@@ -10,6 +10,7 @@
  *
  *     record: "NJR1" · id of the segment (8) · bytes of the path (u32) · of the file (u32) · CRC-32 of both · CRC-32 of these 24 · path · file
  *
+ * A record without bytes says that its path was refused after all: what was recorded for it before does not count.
  * Records of another segment, which a file held before, and a record that was cut off end the reading: what comes behind was never acknowledged.
  * Everything here is synchronous and runs in a thread of the device's own (`worker.ts`).
  */
@@ -21,6 +22,7 @@ import {
   fdatasyncSync,
   fstatSync,
   fsyncSync,
+  ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -104,6 +106,8 @@ export function syncFolder(path: string): void {
 export interface Journal {
   /** Makes the records durable. Throws what the device says; none of them counts then. */
   append(list: JournalRecord[]): void
+  /** Makes it durable that these were refused, though `append` took them. What the device says to that goes to `report`. */
+  revoke(paths: string[]): void
   /** What must be waited for before the next `append`; null: nothing. */
   room(): Promise<void> | null
   /** Closes the segment that is written to; resolves when all that it held is safe without it. */
@@ -118,6 +122,9 @@ export function openJournal(device: string, report: (error: unknown) => void, sa
   let active: Segment | null = null
   let timer: NodeJS.Timeout | undefined
   const waiting: Promise<void>[] = []
+
+  /** Segments whose sync failed: with the next one it is tried again. */
+  let stuck: string[] = []
 
   const shut = (): void => {
     clearTimeout(timer)
@@ -143,40 +150,81 @@ export function openJournal(device: string, report: (error: unknown) => void, sa
     await Promise.all(waiting)
   }
 
-  /** Lets go of segments once the file system was synced. One whose sync fails stays for the next start. */
-  const leave = (files: string[]): void => {
+  /** Lets go of segments once the file system was synced. */
+  const leave = (own: string[]): void => {
+    const files = [...stuck, ...own]
+    stuck = []
     const done = safe(device, files).then(() => {
       for (const file of files) retire(folder, file)
     })
-    const kept = done.catch(report).then(() => void waiting.splice(waiting.indexOf(kept), 1))
+    const kept = done
+      .catch(error => {
+        stuck.push(...files)
+        report(error)
+      })
+      .then(() => void waiting.splice(waiting.indexOf(kept), 1))
     waiting.push(kept)
+  }
+
+  const write = (into: Segment, list: JournalRecord[]): void => {
+    const pieces: Uint8Array[] = []
+    for (const one of list) {
+      const path = Buffer.from(one.path)
+      pieces.push(head(into.id, path, one.bytes), path, one.bytes)
+    }
+    const length = pieces.reduce((sum, piece) => sum + piece.length, 0)
+    if (into.end > GROWS_AT && into.end + length > into.size) pieces.push(AHEAD)
+    into.size = Math.max(into.size, writeAll(into.fd, pieces, into.end))
+    fdatasyncSync(into.fd)
+    into.end += length
+    if (into.end > LONG) void settle().catch(report)
+  }
+
+  /** What a write that failed has left is cut off. The segment is not written to again: what the disk holds of it is not known. */
+  const takeBack = (from: Segment, list: JournalRecord[]): void => {
+    let isGone = false
+    try {
+      ftruncateSync(from.fd, from.end)
+      fdatasyncSync(from.fd)
+      isGone = true
+    } catch (error) {
+      report(error)
+    }
+    shut()
+    leave([from.file])
+    if (!isGone) revoke(list.map(one => one.path))
+  }
+
+  const revoke = (paths: string[]): void => {
+    try {
+      write(
+        segment(),
+        paths.map(path => ({ path, bytes: NONE })),
+      )
+    } catch (error) {
+      shut()
+      report(error)
+    }
   }
 
   return {
     append(list) {
       const into = segment()
-      const pieces: Uint8Array[] = []
-      for (const one of list) {
-        const path = Buffer.from(one.path)
-        pieces.push(head(into.id, path, one.bytes), path, one.bytes)
-      }
-      const length = pieces.reduce((sum, piece) => sum + piece.length, 0)
-      if (into.end > GROWS_AT && into.end + length > into.size) pieces.push(AHEAD)
-      into.size = Math.max(into.size, writeAll(into.fd, pieces, into.end))
       try {
-        fdatasyncSync(into.fd)
+        write(into, list)
       } catch (error) {
-        shut() // what the disk holds of it is not known: nothing more goes in here
+        takeBack(into, list)
         throw error
       }
-      into.end += length
-      if (into.end > LONG) void settle().catch(report)
     },
+    revoke,
     room: () => (waiting.length < MOST_WAITING ? null : Promise.race(waiting)),
     settle,
     adopt: names => leave(names.map(name => join(folder, name))),
   }
 }
+
+const NONE = new Uint8Array(0)
 
 const numberOf = (name: string): number => Number(/^(\d+)\.log$/.exec(name)?.[1] ?? 0)
 

@@ -23,6 +23,7 @@ import { type Disks, SMALL } from './threads.ts'
 type Step =
   | { kind: 'entry'; dir: string; name: string; is: Inode | 'folder' | null }
   | { kind: 'write'; inode: Inode; bytes: Buffer; at?: number }
+  | { kind: 'cut'; inode: Inode; size: number }
   | { kind: 'syncFile'; inode: Inode }
   | { kind: 'syncDir'; dir: string }
 interface Inode {
@@ -130,14 +131,15 @@ function recordSync(
   inodes: Map<string, Inode>,
   made: () => Inode,
 ): () => void {
-  const { openSync, closeSync, mkdirSync, writeSync, writevSync, fdatasyncSync, fsyncSync, renameSync, unlinkSync, rmSync } =
-    plainFs
+  const { openSync, closeSync, mkdirSync, writeSync, writevSync, ftruncateSync, fdatasyncSync, fsyncSync } = plainFs
+  const { renameSync, unlinkSync, rmSync } = plainFs
   const plain = {
     openSync,
     closeSync,
     mkdirSync,
     writeSync,
     writevSync,
+    ftruncateSync,
     fdatasyncSync,
     fsyncSync,
     renameSync,
@@ -181,6 +183,11 @@ function recordSync(
       const written = plain.writevSync(fd, pieces, position)
       wrote(fd, Buffer.concat(pieces).subarray(0, written), position)
       return written
+    },
+    ftruncateSync(fd: number, size: number) {
+      plain.ftruncateSync(fd, size)
+      const inode = open.get(fd)
+      if (typeof inode === 'object') steps.push({ kind: 'cut', inode, size })
     },
     fdatasyncSync(fd: number) {
       plain.fdatasyncSync(fd)
@@ -230,7 +237,8 @@ function* disks(before: Map<string, Buffer | null>, steps: Step[], at: number): 
         const at = step.at ?? file.bytes.length
         const after = file.bytes.subarray(at + step.bytes.length)
         file.bytes = Buffer.concat([file.bytes.subarray(0, at), step.bytes, after])
-      } else file.safe = file.bytes
+      } else if (step.kind === 'cut') file.bytes = file.bytes.subarray(0, step.size)
+      else file.safe = file.bytes
       written.set(step.inode, file)
     }
   }
@@ -240,7 +248,7 @@ function* disks(before: Map<string, Buffer | null>, steps: Step[], at: number): 
       const bytesOf = (inode: Inode): Buffer => {
         const { bytes, safe } = written.get(inode) ?? { bytes: Buffer.alloc(0), safe: Buffer.alloc(0) }
         if (tail === 'lost') return safe
-        if (tail === 'zeros') return Buffer.concat([safe, Buffer.alloc(bytes.length - safe.length)])
+        if (tail === 'zeros') return Buffer.concat([safe, Buffer.alloc(Math.max(bytes.length - safe.length, 0))])
         const half = bytes.length >> 1
         return tail === 'written' ? bytes : Buffer.concat([bytes.subarray(0, half), safe.subarray(half)])
       }
@@ -332,6 +340,8 @@ async function losePower(
   t: TestContext,
   old: Buffer | null,
   act: (ask: ReturnType<typeof setUp>) => Promise<{ status: number }>,
+  /** What is refused may be found until the refusal, and never after it. */
+  refused?: { body: string },
 ): Promise<void> {
   const root = await mkdtemp(join(tmpdir(), 'swift-power-'))
   t.after(() => rm(root, { recursive: true, force: true }))
@@ -342,9 +352,10 @@ async function losePower(
   await thread.settle()
   const before = await snapshot(root)
   const was = await ask('GET', '1700000009.00000', null)
-  const steps = await recorded(async () => assert.ok((await act(ask)).status < 300))
+  const steps = await recorded(async () => assert.equal((await act(ask)).status < 300, !refused))
   const is = await ask('GET', '1700000009.00000', null)
-  assert.notDeepEqual(was, is)
+  if (refused) assert.deepEqual(was, is)
+  else assert.notDeepEqual(was, is)
   const seen = new Set<string>()
   let tried = 0
   for (let at = 0; at <= steps.length; at++) {
@@ -369,7 +380,7 @@ async function losePower(
       await after.recover({ root: place, device: 'd' })
       await after.settle()
       const found = await setUp(place, after)('GET', '1700000009.00000', null)
-      const allowed = at === steps.length ? [is] : [was, is]
+      const allowed = at === steps.length ? [is] : [was, is, ...(refused ? [{ status: 200, ...refused }] : [])]
       assert.ok(
         allowed.some(one => one.status === found.status && one.body === found.body),
         `after step ${at} of ${steps.length}, ${JSON.stringify(steps[at - 1])}: found ${JSON.stringify(found)}, may be ${JSON.stringify(allowed)}`,
@@ -387,3 +398,57 @@ test('PUT of a new object', t => losePower(t, null, ask => ask('PUT', '170000000
 test('PUT of a large object in place of another', t => losePower(t, small, ask => ask('PUT', '1700000001.00000', large)))
 test('POST', t => losePower(t, small, ask => ask('POST', '1700000001.00000', null, { 'x-object-meta-a': 'new' })))
 test('DELETE', t => losePower(t, small, ask => ask('DELETE', '1700000001.00000', null)))
+
+const asGot = { body: `${small.length} ${createHash('md5').update(small).digest('hex')} ` }
+
+/** While `work` runs, the call fails once: where it is first made on what `matches`. */
+async function failing<T>(
+  call: 'renameSync' | 'fdatasyncSync',
+  matches: (first: unknown, second: unknown) => boolean,
+  work: () => Promise<T>,
+): Promise<T> {
+  const plain = plainFs[call] as (...args: unknown[]) => void
+  let isOver = false
+  const put = (fn: unknown): void => {
+    Object.assign(plainFs, { [call]: fn })
+    syncBuiltinESMExports()
+  }
+  put((...args: [unknown, unknown]) => {
+    if (isOver || !matches(...args)) return plain(...args)
+    isOver = true
+    throw Object.assign(new Error('no space'), { code: 'ENOSPC' })
+  })
+  try {
+    return await work()
+  } finally {
+    put(plain)
+    assert.ok(isOver)
+  }
+}
+
+test('PUT that is refused after it was recorded', async t => {
+  for (const old of [null, large])
+    await losePower(
+      t,
+      old,
+      ask =>
+        failing(
+          'renameSync',
+          (_, to) => String(to).endsWith('.data'),
+          () => ask('PUT', '1700000001.00000', small),
+        ),
+      asGot,
+    )
+})
+test('PUT whose record was written but not synced', t =>
+  losePower(
+    t,
+    large,
+    ask =>
+      failing(
+        'fdatasyncSync',
+        () => true,
+        () => ask('PUT', '1700000001.00000', small),
+      ),
+    asGot,
+  ))

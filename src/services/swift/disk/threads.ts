@@ -11,6 +11,8 @@ export interface Disks {
   store(disk: Disk, file: SmallFile): Promise<Stored>
   /** Puts in place what a loss of power took from there; to be called before anything else is done with a device. Answers how many files. */
   recover(disk: Disk): Promise<number>
+  /** Resolves when what was stored before is safe under its name, and no start will put it in place again. */
+  settle(disk: Disk): Promise<void>
   close(): Promise<void>
 }
 
@@ -49,6 +51,7 @@ export function openDisks(report: (device: string, trouble: string) => void): Di
     read: (disk, dir, options) => ask(disk, 'reads', { do: 'read', dir, options, most: SMALL }),
     store: (disk, file) => ask(disk, 'writes', { do: 'store', file }),
     recover: disk => ask(disk, 'writes', { do: 'recover' }),
+    settle: disk => ask(disk, 'writes', { do: 'settle' }),
     async close() {
       await Promise.all([...threads.values()].map(thread => thread.worker.terminate()))
     },

@@ -4,7 +4,7 @@
  * grown it takes away what is still at the old ones. Whoever asks by the grown ring before the relinker came is served too: the server
  * links what is at the old place first.
  */
-import { link, open, readdir, rmdir, unlink } from 'node:fs/promises'
+import { link, open, readdir, rmdir, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Daemon, devicesHere, entriesOf, type Pass } from '../daemons.ts'
 import { invalidate, tidy } from '../disk/diskfile.ts'
@@ -29,12 +29,18 @@ export const objectRelinker = (every: number): Daemon => ({
   async pass(premises, pass) {
     for (const policy of premises.cluster.policies) {
       if (policy.ring.nextPartPower === null) continue
-      for (const device of devicesHere(premises)) await relink(pass, policy, { root: premises.objects.root, device })
+      for (const device of devicesHere(premises)) {
+        const disk = { root: premises.objects.root, device }
+        const began = Date.now()
+        await premises.objects.disks.settle(disk) // the journal knows old places: a start would put back there what is removed
+        await relink(pass, policy, disk, began)
+      }
     }
   },
 })
 
-async function relink(pass: Pass, policy: Policy, disk: Disk): Promise<void> {
+/** `began`: what is older than that is in no journal. */
+async function relink(pass: Pass, policy: Policy, disk: Disk, began: number): Promise<void> {
   const power = policy.ring.nextPartPower!
   const grown = partPower(policy.ring) === power
   for (const partition of await entriesOf(join(disk.root, disk.device, withPolicy('objects', policy.index)))) {
@@ -49,7 +55,7 @@ async function relink(pass: Pass, policy: Policy, disk: Disk): Promise<void> {
         const spot = { disk, policy: policy.index, hash }
         const files = await linkAll(spot, Number(partition), right)
         pass.count('linked', files.length)
-        if (grown) pass.count('removed', await removeAll(spot, Number(partition), files))
+        if (grown) pass.count('removed', await removeAll(spot, Number(partition), files, began))
       }
       if (grown) await removeEmpty(join(dir, suffix))
     }
@@ -94,17 +100,22 @@ async function syncFile(path: string): Promise<void> {
   }
 }
 
-/** Removes from the old place what is known to be at the new one, and nothing that came since. */
-async function removeAll({ disk, policy, hash }: Spot, from: number, names: string[]): Promise<number> {
+/** Removes from the old place what is known to be at the new one, and nothing that came since `began`: that is for the next pass. */
+async function removeAll({ disk, policy, hash }: Spot, from: number, names: string[], began: number): Promise<number> {
   const dir = hashDir(disk, policy, from, hash)
+  let removed = 0
   for (const name of names) {
-    await unlink(join(dir, name)).catch(error => {
+    try {
+      if ((await stat(join(dir, name))).mtimeMs >= began) continue
+      await unlink(join(dir, name))
+      removed += 1
+    } catch (error) {
       if (!failedWith(error, 'ENOENT')) throw error
-    })
+    }
   }
   await removeEmpty(dir)
   await invalidate(disk, policy, from, hash)
-  return names.length
+  return removed
 }
 
 async function removeEmpty(dir: string): Promise<void> {
