@@ -7,7 +7,7 @@ import type { Config } from '#kit/config.ts'
 import { type Db, migrate, open } from '#kit/db/index.ts'
 import { eventDispatcher } from '#kit/events.ts'
 import { reason } from '#kit/fault.ts'
-import { type Exchange, harOf, harRecorder, type Identify, listen, server } from '#kit/http/index.ts'
+import { corsOf, corsSettings, type Exchange, harOf, harRecorder, type Identify, listen, server } from '#kit/http/index.ts'
 import {
   agentEndpoint,
   authenticator,
@@ -157,6 +157,7 @@ async function start(
     },
     upgrades: { '/agent': agentEndpoint({ hosts, authenticate, log }).upgrade },
     tls: options.tls,
+    cors: corsOf(config.of(corsSettings)),
   })
   const at = await listen(made, options.at)
   onClose(() => at.close())

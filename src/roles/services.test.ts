@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { parseConfig } from '#kit/config.ts'
 import { routerFor } from '#kit/http/app.ts'
+import { corsSettings } from '#kit/http/cors.ts'
 import { CATALOG } from './catalog.ts'
 import { SERVICES } from './services.ts'
 import { SETTINGS } from './settings.ts'
@@ -14,10 +15,10 @@ test('the catalog has every service, in their order', () => {
   )
 })
 
-test('all settings are those of every service', () => {
+test("all settings are the kit's and those of every service", () => {
   assert.deepEqual(
     SETTINGS.map(section => section.name),
-    SERVICES.map(service => service.settings!.name),
+    [corsSettings.name, ...SERVICES.map(service => service.settings!.name)],
   )
   for (const { settings } of SERVICES) assert.ok(SETTINGS.includes(settings!))
 })

@@ -3,6 +3,7 @@
  * themselves, so that a host's agent and the commands that only ask where things are do without the code of a controller.
  */
 import type { Settings } from '#kit/config.ts'
+import { corsSettings } from '#kit/http/cors.ts'
 import { glanceSettings } from '#services/glance/settings.ts'
 import { keystoneSettings } from '#services/keystone/settings.ts'
 import { neutronSettings } from '#services/neutron/settings.ts'
@@ -11,6 +12,7 @@ import { placementSettings } from '#services/placement/settings.ts'
 import { swiftSettings } from '#services/swift/config.ts'
 
 export const SETTINGS: readonly Settings[] = [
+  corsSettings,
   keystoneSettings,
   placementSettings,
   swiftSettings,

@@ -9,6 +9,7 @@ import type { Duplex } from 'node:stream'
 import type { ServicePolicy } from '../policy/index.ts'
 import type { Env, Service } from '../service.ts'
 import { type App, type AppOptions, app, type Identify } from './app.ts'
+import type { Cors } from './cors.ts'
 
 export interface ServerOptions {
   env: Env
@@ -23,6 +24,8 @@ export interface ServerOptions {
   /** Upgrades outside every service, by first path segment: `/agent`. */
   upgrades?: Record<string, (req: IncomingMessage, socket: Duplex, head: Buffer) => void>
   tls?: { key: string | Buffer; cert: string | Buffer; ca?: string | Buffer }
+  /** What pages of other origins may do, with services whose requests are JSON. */
+  cors?: Cors
 }
 
 type Mounted = { service: Service; app: App }
@@ -47,8 +50,9 @@ export function server(options: ServerOptions): Server {
     const { segment, path, search } = split(req.url!)
     const found = mounted.get(segment)
     if (found?.service.raw) found.service.raw(options.env, req, res, req.url!.slice(segment.length))
-    else if (found) void found.app(req, res, path || '/', search)
-    else if (options.extra?.[segment || '/']) options.extra[segment || '/']!(req, res)
+    else if (found) {
+      if (!options.cors?.(req, res)) void found.app(req, res, path || '/', search)
+    } else if (options.extra?.[segment || '/']) options.extra[segment || '/']!(req, res)
     else notHere(res)
   }
   const made = options.tls ? createTlsServer(options.tls, onRequest) : createServer(onRequest)

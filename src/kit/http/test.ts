@@ -15,6 +15,7 @@ import { enforcer } from '../policy/index.ts'
 import { type Runner, sagaRunner } from '../saga/index.ts'
 import type { Env, Service } from '../service.ts'
 import { type TaskRunner, taskRunner } from '../task.ts'
+import type { Cors } from './cors.ts'
 import { listen, server } from './server.ts'
 
 /** An answer: status, headers, parsed JSON (or text where it is none). */
@@ -65,7 +66,7 @@ const whole = (who: Partial<Who>): Who => ({
 export async function testCloud(
   t: TestContext,
   services: readonly Service[],
-  options: { hosts?: Hosts; config?: Config } = {},
+  options: { hosts?: Hosts; config?: Config; cors?: Cors } = {},
 ): Promise<TestCloud> {
   const sets: MigrationSet[] = services.map(s => ({ schema: s.name, migrations: [...s.migrations] }))
   const stops: (() => Promise<void>)[] = []
@@ -91,6 +92,7 @@ export async function testCloud(
     services,
     identify: token => whos.get(token) ?? remember(whos, token),
     policyOf: name => policies.of(name),
+    cors: options.cors,
   })
   const at = await listen(made, { host: '127.0.0.1', port: 0 })
   stops.push(() => at.close(0))
