@@ -6,7 +6,7 @@ import { type AgentLink, type DialOptions, dial, memoryWay } from '#kit/link/ind
 import type { Log } from '#kit/log.ts'
 import type { MetadataSource, NetDriver } from '#services/neutron/agent/driver.ts'
 import { networkAgent } from '#services/neutron/agent/link.ts'
-import { physicalOf } from '#services/neutron/agent/linux/config.ts'
+import { bandwidthOf, physicalOf } from '#services/neutron/agent/linux/config.ts'
 import { linuxNet } from '#services/neutron/agent/linux/driver.ts'
 import { memoryNet } from '#services/neutron/agent/memory/driver.ts'
 import { neutronSettings } from '#services/neutron/settings.ts'
@@ -83,7 +83,10 @@ export async function startPretended(options: Pick<HostOptions, 'name' | 'dial' 
   const bridges = config.of(neutronSettings).bridge_mappings.map(physicalOf)
   const physicalNetworks = Object.fromEntries(bridges.map(([net, p]) => [net, p.kind === 'interface' ? p.interface : p.bridge]))
   const driver = memoryDriver({ world: memoryWorld(), hostname: name })
-  const net = memoryNet({ everyTap: true, overlayAddress: '192.0.2.1', physicalNetworks })
+  const said = config.of(neutronSettings).resource_provider_bandwidths.map(bandwidthOf)
+  const pretended = Object.keys(physicalNetworks).map(net => [net, { egress: 10_000_000, ingress: 10_000_000 }] as const)
+  const bandwidths = Object.fromEntries([...pretended, ...said])
+  const net = memoryNet({ everyTap: true, overlayAddress: '192.0.2.1', physicalNetworks, bandwidths })
   const parts = [await network(link, net, log, PRETENDED), await compute(link, driver, log, PRETENDED)]
   link.open()
   return started(link, parts)
@@ -95,12 +98,13 @@ export function networkOf(
   log: Log,
   { metadata, overlay = null }: { metadata?: MetadataSource; overlay?: string | null } = {},
 ): NetDriver {
-  const { bridge_mappings, local_ip, vxlan_port, dhcp_lease_duration } = config.of(neutronSettings)
+  const { bridge_mappings, local_ip, vxlan_port, dhcp_lease_duration, resource_provider_bandwidths } = config.of(neutronSettings)
   return linuxNet({
     stateDir: '/run/nubo/net',
     overlayAddress: local_ip === '' ? overlay : local_ip,
     vxlanPort: vxlan_port,
     physicalNetworks: Object.fromEntries(bridge_mappings.map(physicalOf)),
+    bandwidths: Object.fromEntries(resource_provider_bandwidths.map(bandwidthOf)),
     leaseTime: dhcp_lease_duration,
     metadata,
     log,

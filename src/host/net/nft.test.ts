@@ -57,6 +57,7 @@ test('a right chain is left alone, a chain with a rule too many is filled anew',
   const mark = chainDigest(['accept'])
   const actual = (comments: (string | null)[]) => ({
     sets: new Map(),
+    helpers: new Set<string>(),
     chains: new Map([
       ['c', comments],
       [version, []],
@@ -72,7 +73,7 @@ test('a right chain is left alone, a chain with a rule too many is filled anew',
 test('another skeleton replaces the whole table in the same transaction', () => {
   const wanted = table({}, { c: { hook: 'type filter hook input priority 5', rules: [] } })
   assert.match(
-    nftDiff(wanted, { sets: new Map(), chains: new Map([['version-old', []]]) }),
+    nftDiff(wanted, { sets: new Map(), chains: new Map([['version-old', []]]), helpers: new Set() }),
     /^delete table inet nubo-test\nadd table inet nubo-test\n/,
   )
 })
@@ -103,6 +104,14 @@ test('the kernel is made to match, step by step, and then nothing is sent', { sk
         c: { rules: ['ip saddr @s accept', 'drop'] },
       },
     ),
+    {
+      ...table(
+        {},
+        { base: { hook: 'type filter hook forward priority -5; policy accept', rules: ['tcp dport 21 ct helper set "f"'] } },
+      ),
+      helpers: new Map([['f', { type: 'ftp', protocol: 'tcp' as const }]]),
+    },
+    table({}, { base: { hook: 'type filter hook forward priority -5; policy accept', rules: [] } }),
   ]
   for (const wanted of steps) {
     assert.notEqual(await nftEnsure(place, wanted), '')

@@ -24,9 +24,18 @@ export interface NftChain {
   rules: readonly string[]
 }
 
+/** A connection tracking helper; its name tells what it is. */
+export interface NftHelper {
+  /** As the kernel calls it: ftp, tftp, Q.931, … */
+  type: string
+  protocol: 'tcp' | 'udp'
+}
+
 export interface NftTable {
   family: NftFamily
   name: string
+  /** Come and go with what is wanted. */
+  helpers?: ReadonlyMap<string, NftHelper>
   sets: Map<string, NftSet>
   chains: Map<string, NftChain>
 }
@@ -36,6 +45,7 @@ export interface NftActual {
   sets: Map<string, Map<string, string>>
   /** Comment of each rule, in order. */
   chains: Map<string, (string | null)[]>
+  helpers: Set<string>
 }
 
 type Json = Record<string, unknown>
@@ -66,11 +76,13 @@ function word(value: unknown): string {
 
 /** Parses `nft -j list table`. */
 export function parseTable(output: string): NftActual {
-  const actual: NftActual = { sets: new Map(), chains: new Map() }
+  const actual: NftActual = { sets: new Map(), chains: new Map(), helpers: new Set() }
   for (const entry of (JSON.parse(output) as { nftables: Json[] }).nftables) {
     const set = (entry.set ?? entry.map) as Json | undefined
     const chain = entry.chain as Json | undefined
     const rule = entry.rule as Json | undefined
+    const helper = entry['ct helper'] as Json | undefined
+    if (helper) actual.helpers.add(String(helper.name))
     if (set) {
       const elements = ((set.elem ?? []) as unknown[]).map(item =>
         entry.map ? ([word((item as unknown[])[0]), word((item as unknown[])[1])] as const) : ([word(item), ''] as const),
@@ -105,7 +117,7 @@ function elements(command: 'add' | 'delete', where: string, entries: [string, st
 
 /**
  * The transaction that turns `actual` into `wanted`; '' when they match already. Pure.
- * Order: remove elements, make sets and chains, fill changed chains, add elements, then remove chains and sets that nothing uses any more.
+ * Order: remove elements, make helpers, sets and chains, fill changed chains, add elements, then remove what nothing uses any more.
  */
 export function nftDiff(wanted: NftTable, actual: NftActual | null): string {
   const at = `${wanted.family} ${wanted.name}`
@@ -115,8 +127,11 @@ export function nftDiff(wanted: NftTable, actual: NftActual | null): string {
   }
   const lines: string[] = []
   const tail: string[] = []
-  const have = actual ?? { sets: new Map<string, Map<string, string>>(), chains: new Map<string, (string | null)[]>() }
+  const have: NftActual = actual ?? { sets: new Map(), chains: new Map(), helpers: new Set() }
   if (actual === null) lines.push(`add table ${at}`, `add chain ${at} ${version}`)
+  for (const [name, { type, protocol }] of wanted.helpers ?? [])
+    if (!have.helpers.has(name)) lines.push(`add ct helper ${at} ${name} { type "${type}" protocol ${protocol}; }`)
+  for (const name of have.helpers) if (!wanted.helpers?.has(name)) tail.push(`delete ct helper ${at} ${name}`)
 
   for (const [name, set] of wanted.sets) {
     const there = have.sets.get(name)

@@ -1,8 +1,10 @@
 // What other services, and the roles that mount this one, may use of networking.
 export { portsBound } from './audit.ts'
+export { bandwidthsTell } from './hosts/bandwidths.ts'
 export { metadataServes } from './hosts/metadata.ts'
 export type { FixedIp, WantedIp } from './ports/allocate.ts'
 export type { PortGiven } from './ports/store.ts'
+export { portRequests, type RequestGroup } from './qos/request.ts'
 export { type Seed, seedNetworks } from './seed.ts'
 export * from './servers.ts'
 export { neutron } from './service.ts'

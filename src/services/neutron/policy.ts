@@ -94,6 +94,9 @@ export const policies: PolicyRule[] = [
   ...rules(any('rule:context_is_admin', 'project_id:%(ext_parent:project_id)s'), 'admin_or_ext_parent_owner'),
   ...rules('project_id:%(ext_parent:project_id)s', 'ext_parent_owner'),
   ...rules('project_id:%(security_group:project_id)s', 'sg_owner'),
+  // conntrack helper
+  ...rules(PARENT_MEMBER, 'create_router_conntrack_helper update_router_conntrack_helper delete_router_conntrack_helper'),
+  ...rules(PARENT_READER, 'get_router_conntrack_helper'),
   // default security group rules
   ...rules(ADMIN, 'create_default_security_group_rule delete_default_security_group_rule'),
   ...rules(READER, 'get_default_security_group_rule'),

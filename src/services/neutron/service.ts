@@ -7,6 +7,7 @@ import { routesOf } from './api/routes.ts'
 import { tagRoutes } from './api/tags.ts'
 import { writeRoutes } from './api/write.ts'
 import { neutronAudit } from './audit.ts'
+import { conntrackHelpers } from './conntrack/helpers.ts'
 import { extensionRoutes } from './extensions.ts'
 import { flavorRoutes, flavors, profiles } from './flavors/flavors.ts'
 import { floatingips } from './floatingips/floatingips.ts'
@@ -21,6 +22,7 @@ import { portIndexes } from './migrations/0003_port_indexes.ts'
 import { topologies } from './migrations/0004_topologies.ts'
 import { metering } from './migrations/0005_metering.ts'
 import { portPairs } from './migrations/0006_port_pairs.ts'
+import { conntrackHelpers as conntrackTable } from './migrations/0007_conntrack_helpers.ts'
 import { availabilityRoutes } from './networks/availability.ts'
 import { networks } from './networks/networks.ts'
 import { policies } from './policy.ts'
@@ -56,6 +58,7 @@ const nouns = [
   routers,
   floatingips,
   forwardings,
+  conntrackHelpers,
   rules,
   templates,
   rbacPolicies,
@@ -101,7 +104,7 @@ export const neutron: Service = {
   policies,
   settings: neutronSettings,
   audit: neutronAudit,
-  migrations: [base, trunkTables, portIndexes, topologies, metering, portPairs],
+  migrations: [base, trunkTables, portIndexes, topologies, metering, portPairs, conntrackTable],
   tasks: [schedule],
   on: [projectGone],
   hostVerbs,

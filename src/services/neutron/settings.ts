@@ -32,6 +32,11 @@ export const neutronSettings = settings(
       description:
         'What physical networks are on this host: NAME:BRIDGE (a bridge that Nubo makes, for which the host is the gateway), NAME:=BRIDGE (a bridge that exists) or NAME:@INTERFACE (a spare interface).',
     }),
+    resource_provider_bandwidths: Array(String(), {
+      default: [],
+      description:
+        "What this host's physical networks carry, of which ports can be promised a part: NAME:EGRESS:INGRESS in kbit/s. None is named: servers whose ports have a minimum bandwidth find no host here. Pretended hosts carry 10 Gbit/s each way unless this says otherwise.",
+    }),
     external_cidr: String({
       default: '172.24.4.0/24',
       pattern: '^[0-9.]+/[0-9]+$',

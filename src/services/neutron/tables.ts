@@ -274,6 +274,7 @@ declare module '#kit/db/index.ts' {
     'neutron.port_security_groups': { port_id: string; security_group_id: string }
     'neutron.floating_ips': FloatingIpsTable
     'neutron.port_forwardings': PortForwardingsTable
+    'neutron.conntrack_helpers': { id: string; router_id: string; protocol: string; port: number; helper: string }
     'neutron.rbac_policies': RbacPoliciesTable
     'neutron.quotas': { project_id: string; resource: string; limit: number }
     'neutron.agents': AgentsTable

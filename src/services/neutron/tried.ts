@@ -24,6 +24,8 @@ export const tried: Tried = {
       external_port: 2222,
       internal_ip_address: (await owner(`GET /v2.0/ports/${port}`)).port.fixed_ips[0].ip_address,
     })
+    const reading = { protocol: 'tcp', port: 21, helper: 'ftp' }
+    const helper = await one(`routers/${router}/conntrack_helpers`, 'conntrack_helper', reading)
     const policy = { object_type: 'network', object_id: network, action: 'access_as_shared', target_tenant: 'nobody' }
     const share = await one('rbac-policies', 'rbac_policy', policy)
     const segment = (await admin(`GET /v2.0/segments?network_id=${network}`)).segments[0].id
@@ -56,6 +58,7 @@ export const tried: Tried = {
       '/routers/:': router,
       '/floatingips/:': floating,
       '/floatingips/:/port_forwardings/:': forwarding,
+      '/routers/:/conntrack_helpers/:': helper,
       '/security-groups/:': group,
       '/security-group-rules/:': rule,
       '/rbac-policies/:': share,
@@ -107,6 +110,8 @@ export const tried: Tried = {
     }
     for (const [plural, name] of Object.entries(SINGULAR)) bodies[`PUT /${plural}/:id`] = { [name]: { description: 'x' } }
     bodies['PUT /floatingips/:floatingip_id/port_forwardings/:id'] = { port_forwarding: { external_port: 8081 } }
+    bodies['POST /routers/:router_id/conntrack_helpers'] = { conntrack_helper: { protocol: 'udp', port: 69, helper: 'tftp' } }
+    bodies['PUT /routers/:router_id/conntrack_helpers/:id'] = { conntrack_helper: { port: 2121 } }
     bodies['PUT /agents/:id'] = { agent: { admin_state_up: true } }
     bodies['PUT /rbac-policies/:id'] = { rbac_policy: { target_tenant: 'somebody' } }
     bodies['PUT /address-scopes/:id'] = { address_scope: { name: 'other' } }

@@ -105,26 +105,26 @@ async function allocations(db: Query, servers: ReadonlyMap<string, Row>): Promis
   const migrations = new Map(
     (await db.selectFrom('nova.migrations').select(['uuid', 'server_id']).execute()).map(row => [row.uuid, row.server_id]),
   )
-  const taken = new Map<string, { provider: string; resources: Record<string, number> }[]>()
-  for (const { consumer, type, provider, resources } of await placement.allocationList(db, ['INSTANCE', 'MIGRATION'])) {
+  const taken = new Map<string, { provider: string; root: string; resources: Record<string, number> }[]>()
+  for (const { consumer, type, provider, root, resources } of await placement.allocationList(db, ['INSTANCE', 'MIGRATION'])) {
     const server = type === 'MIGRATION' ? migrations.get(consumer) : consumer
     if (server === undefined || !servers.has(server)) {
-      const on = hostOf.get(provider) ?? provider
+      const on = hostOf.get(root) ?? provider
       found.push({
         what: 'allocation',
         id: consumer,
         why: `it takes ${amounts(resources)} of ${on} for a server that does not exist`,
       })
-    } else if (type === 'INSTANCE') taken.set(server, [...(taken.get(server) ?? []), { provider, resources }])
+    } else if (type === 'INSTANCE') taken.set(server, [...(taken.get(server) ?? []), { provider, root, resources }])
   }
   for (const { id, host, flavor, busy } of servers.values()) {
     // While an operation moves or resizes it, what it has on the way is the operation's business.
     if (busy) continue
     const has = taken.get(id) ?? []
     const want = host === null ? undefined : providerOf.get(host)
-    const elsewhere = has.find(({ provider }) => provider !== want)
+    const elsewhere = has.find(({ root }) => root !== want)
     if (elsewhere) {
-      const on = hostOf.get(elsewhere.provider) ?? elsewhere.provider
+      const on = hostOf.get(elsewhere.root) ?? elsewhere.provider
       found.push({
         what: 'allocation',
         id,

@@ -2,8 +2,10 @@
 import ipaddr from 'ipaddr.js'
 import type { Context } from '#kit/context.ts'
 import type { Query, Tx } from '#kit/db/index.ts'
+import { badRequest } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
 import * as neutron from '#services/neutron/index.ts'
+import * as placement from '#services/placement/index.ts'
 import type { BuildAsked, NetworkAsked, NicKept } from './tables.ts'
 
 /** Who owns what is made for a server. */
@@ -22,7 +24,43 @@ export interface Interface {
   fixedIps: { subnet_id: string; ip_address: string }[]
 }
 
+/** What ports ask of one part of their host. */
+export type PortRequest = neutron.RequestGroup
+
+/** The requests of these ports of a server on a host, with the providers that serve them, by port. */
+async function served(
+  tx: Tx,
+  server: string,
+  host: string,
+  portIds: readonly string[],
+): Promise<Map<string, Record<string, string>>> {
+  const requests = await neutron.portRequests(tx, portIds)
+  if (requests.size === 0) return new Map()
+  const root = await tx.selectFrom('nova.hypervisors').select('id').where('host', '=', host).executeTakeFirst()
+  const by = root ? await placement.nestedServing(tx, root.id, server, [...requests.values()].flat()) : {}
+  const of = (groups: readonly PortRequest[]) =>
+    Object.fromEntries(groups.flatMap(({ id }): [string, string][] => (by[id] ? [[id, by[id]]] : [])))
+  return new Map([...requests].map(([id, groups]) => [id, of(groups)]))
+}
+
 export const portNeighbours = {
+  /** What the ports that a user brought ask of a host. */
+  portRequests: async (db: Query, portIds: readonly string[]): Promise<PortRequest[]> =>
+    [...(await neutron.portRequests(db, portIds)).values()].flat(),
+
+  /** Takes what a port asks of the host that its server is on, for an interface that is added. Throws badRequest where not enough is left. */
+  async portPromise(tx: Tx, serverId: string, host: string, portId: string): Promise<void> {
+    const groups = (await neutron.portRequests(tx, [portId])).get(portId)
+    if (!groups) return
+    const root = await tx.selectFrom('nova.hypervisors').select('id').where('host', '=', host).executeTakeFirstOrThrow()
+    const taken = (await placement.nestedFit(tx, [root.id], groups)).get(root.id)
+    if (!taken) throw badRequest(`Host ${host} has not left what port ${portId} asks of its physical networks.`)
+    await placement.allocationsAdjust(tx, serverId, taken)
+  },
+
+  /** A host's provider is new: what its network agent said of its physical networks goes below it. */
+  bandwidths: (tx: Tx, host: string, id: string): Promise<void> => neutron.bandwidthsTell(tx, host, id),
+
   /**
    * Checks the networks asked for `count` servers before anything is made: that they exist, may be used and are unambiguous; that
    * ports are free; that the quota has room. Answers what to take: the one network that there is in place of nothing asked.
@@ -90,10 +128,12 @@ export const portNeighbours = {
     const tags = new Map<string, string>()
     const order: string[] = []
     const made: neutron.NewPort[] = []
+    const brought = asked.networks.flatMap(nic => nic.port ?? [])
+    const serving = await served(tx, owner.serverId, host, brought)
     for (const nic of asked.networks) {
       const port = nic.port ? undefined : await portMade(env, tx, owner, nic, { ...asked, ...binding })
       const id = port?.id ?? nic.port!
-      if (nic.port) await neutron.portBind(env, tx, id, binding)
+      if (nic.port) await neutron.portBind(env, tx, id, { ...binding, allocation: serving.get(id) })
       else ours.add(id)
       if (port) made.push(port)
       if (nic.tag) tags.set(id, nic.tag)
@@ -114,7 +154,10 @@ export const portNeighbours = {
   async portsMove(env: Env, tx: Tx, serverId: string, host: string, zone: string, wake: string): Promise<void> {
     const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
     const binding = { host, deviceId: serverId, deviceOwner: `compute:${zone}`, wake }
-    for (const { id } of ports) await neutron.portBind(env, tx, id, binding)
+    const row = await tx.selectFrom('nova.servers').select('nics').where('id', '=', serverId).executeTakeFirst()
+    const brought = (row?.nics ?? []).flatMap(nic => (nic.ours ? [] : [nic.portId]))
+    const serving = await served(tx, serverId, host, brought)
+    for (const { id } of ports) await neutron.portBind(env, tx, id, { ...binding, allocation: serving.get(id) ?? {} })
   },
 
   /** Takes a server's ports from their host; they stay the server's. */
@@ -161,9 +204,28 @@ export const portNeighbours = {
   async portsRelease(env: Env, tx: Tx, serverId: string, nics: readonly NicKept[], only?: string): Promise<void> {
     const ours = new Set(nics.filter(nic => nic.ours).map(nic => nic.portId))
     const ports = (await neutron.portsOfServers(tx, [serverId])).get(serverId) ?? []
+    if (only !== undefined)
+      await promiseEnds(
+        tx,
+        serverId,
+        ports.find(port => port.id === only),
+      )
     for (const { id } of ports.filter(port => only === undefined || port.id === only))
       await (ours.has(id) ? neutron.portDelete(env, tx, id) : neutron.portUnbind(env, tx, id))
   },
+}
+
+/** What a port of a server was promised is free again. */
+async function promiseEnds(tx: Tx, serverId: string, port: neutron.ServerPort | undefined): Promise<void> {
+  const allocation = port?.profile.allocation as Record<string, string> | undefined
+  if (!port || !allocation) return
+  const groups = (await neutron.portRequests(tx, [port.id])).get(port.id) ?? []
+  const by: Record<string, Record<string, number>> = {}
+  for (const { id, resources } of groups) {
+    const at = allocation[id] && (by[allocation[id]] ??= {})
+    if (at) for (const name in resources) at[name] = (at[name] ?? 0) - resources[name]!
+  }
+  await placement.allocationsAdjust(tx, serverId, by)
 }
 
 /** A new port of a network for a server. */

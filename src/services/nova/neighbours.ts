@@ -11,12 +11,12 @@ import type { Env } from '#kit/service.ts'
 import * as glance from '#services/glance/index.ts'
 import * as keystone from '#services/keystone/index.ts'
 import * as placement from '#services/placement/index.ts'
-import { type Owner, portNeighbours } from './neighbours.ports.ts'
+import { type Owner, type PortRequest, portNeighbours } from './neighbours.ports.ts'
 import { novaSettings } from './settings.ts'
 import type { HostInventory } from './spec.ts'
 import type { ImageKept } from './tables.ts'
 
-export type { Interface, Owner } from './neighbours.ports.ts'
+export type { Interface, Owner, PortRequest } from './neighbours.ports.ts'
 
 /** What a server takes of a host. */
 export interface Resources {
@@ -24,6 +24,9 @@ export interface Resources {
   MEMORY_MB: number
   DISK_GB: number
 }
+
+/** What is taken of the parts of a host: provider → class → amount. */
+export type Taken = Record<string, Record<string, number>>
 
 /** A host that has room, with what is free there (allocation ratios and reservations counted). */
 export interface Candidate {
@@ -100,18 +103,43 @@ export const neighbours = {
   },
 
   /** Takes resources of hosts for a consumer, in place of what it has. Throws conflict when they are not there any more. */
-  async claim(tx: Tx, owner: Owner, wants: Record<string, Resources>, consumerId = owner.serverId): Promise<void> {
+  async claim(
+    tx: Tx,
+    owner: Owner,
+    wants: Record<string, Resources>,
+    { consumerId = owner.serverId, below = {} }: { consumerId?: string; below?: Taken } = {},
+  ): Promise<void> {
     const { projectId, userId } = owner
     const type = consumerId === owner.serverId ? 'INSTANCE' : 'MIGRATION'
     const amounts = Object.fromEntries(Object.entries(wants).map(([id, resources]) => [id, some(resources)]))
-    await placement.claim(tx, consumerId, { projectId, userId, type }, amounts)
+    await placement.claim(tx, consumerId, { projectId, userId, type }, { ...amounts, ...below })
   },
+
+  /** What one consumer has is the other's, in place of what that has. False: it has nothing. */
+  async claimsPass(tx: Tx, owner: Owner, from: string, to: string): Promise<boolean> {
+    const has = (await placement.allocationsOf(tx, [from])).get(from)
+    if (!has) return false
+    await placement.release(tx, from)
+    const type = to === owner.serverId ? 'INSTANCE' : 'MIGRATION'
+    await placement.claim(tx, to, { projectId: owner.projectId, userId: owner.userId, type }, has)
+    return true
+  },
+
+  /** What is to be taken below each of these hosts' providers for what ports ask; those that have not enough left are left out. */
+  below: (db: Query, hosts: readonly string[], requests: readonly PortRequest[]): Promise<Map<string, Taken>> =>
+    placement.nestedFit(db, hosts, requests),
 
   /** Gives back all that a consumer has. */
   release: (tx: Tx, consumerId: string): Promise<void> => placement.release(tx, consumerId),
 
   /** Tells what a host has. `disabled`: nothing new goes there. */
-  async providerReport(tx: Tx, config: Config, id: string, inventory: HostInventory, disabled: boolean): Promise<void> {
+  async providerReport(
+    tx: Tx,
+    config: Config,
+    { id, host }: { id: string; host: string },
+    inventory: HostInventory,
+    disabled: boolean,
+  ): Promise<void> {
     const settings = config.of(novaSettings)
     const of = (total: number, reserved: number, ratio: number): placement.Inventory => ({
       total,
@@ -131,7 +159,9 @@ export const neighbours = {
       inventories.DISK_GB = of(inventory.diskGb, reserved, settings.disk_allocation_ratio)
     }
     const traits = disabled ? [...inventory.traits, DISABLED] : inventory.traits
-    await placement.providerEnsure(tx, { id, name: inventory.hostname, inventories, traits })
+    // What is below it follows when it is new, or something else now.
+    if (await placement.providerEnsure(tx, { id, name: inventory.hostname, inventories, traits }))
+      await portNeighbours.bandwidths(tx, host, id)
   },
 
   /** Whether nothing new goes to a host. */

@@ -20,14 +20,20 @@ export const placementAudit = audit({
   findings: async ({ db }) => (await sql.raw<{ what: string; id: string; why: string }>(FINDINGS).execute(db)).rows,
 })
 
+interface Allocated {
+  consumer: string
+  type: string
+  provider: string
+  /** The topmost one above it. */
+  root: string
+  resources: Record<string, number>
+}
+
 /** All that consumers of these types have, for the audit of those who own them. */
-export async function allocationList(
-  q: Query,
-  types: readonly string[],
-): Promise<{ consumer: string; type: string; provider: string; resources: Record<string, number> }[]> {
-  const { rows } = await sql<{ consumer: string; type: string; provider: string; resources: Record<string, number> }>`
-    select c.id as consumer, c.type, a.provider_id as provider, jsonb_object_agg(a.class, a.used) as resources
-    from placement.consumers c join placement.allocations a on a.consumer_id = c.id
-    where c.type = any(${types}) group by c.id, c.type, a.provider_id`.execute(q)
+export async function allocationList(q: Query, types: readonly string[]): Promise<Allocated[]> {
+  const { rows } = await sql<Allocated>`
+    select c.id as consumer, c.type, a.provider_id as provider, p.root_id as root, jsonb_object_agg(a.class, a.used) as resources
+    from placement.consumers c join placement.allocations a on a.consumer_id = c.id join placement.providers p on p.id = a.provider_id
+    where c.type = any(${types}) group by c.id, c.type, a.provider_id, p.root_id`.execute(q)
   return rows
 }

@@ -6,6 +6,7 @@ import type { InventoriesTable } from './tables.ts'
 export type { Consumer, Resources } from './allocations/store.ts'
 export { usagesOf } from './allocations/store.ts'
 export { allocationList } from './audit.ts'
+export { allocationsAdjust, type NestedRequest, nestedFit, nestedServing } from './nested.ts'
 export { placement } from './service.ts'
 
 /** What a provider has of one class. */
@@ -14,6 +15,9 @@ export type Inventory = Omit<InventoriesTable, 'provider_id' | 'class' | 'update
 export interface ProviderState {
   id: string
   name: string
+  /** Of a provider below another: the one above it, and the topmost. */
+  parent?: string
+  root?: string
   /** Class → what there is. Standard or CUSTOM_ names. */
   inventories: Record<string, Inventory>
   traits: readonly string[]
@@ -22,13 +26,13 @@ export interface ProviderState {
 }
 
 /**
- * Makes a root provider be as said: from a host's report. Writes nothing when nothing changed. An inventory that is in use is kept at what it
+ * Makes a provider be as said: from a host's report. Writes nothing when nothing changed, and tells whether it did. An inventory that is in use is kept at what it
  * was when the report lacks it; one that shrank below its use stays honest (over-used) until guests leave.
  */
-export async function providerEnsure(tx: Tx, state: ProviderState): Promise<void> {
+export async function providerEnsure(tx: Tx, state: ProviderState): Promise<boolean> {
   const made = await tx
     .insertInto('placement.providers')
-    .values({ id: state.id, name: state.name, parent_id: null, root_id: state.id })
+    .values({ id: state.id, name: state.name, parent_id: state.parent ?? null, root_id: state.root ?? state.id })
     .onConflict(on => on.column('id').doUpdateSet({ name: state.name }).where('placement.providers.name', '!=', state.name))
     .executeTakeFirst()
   const changed = [
@@ -37,7 +41,14 @@ export async function providerEnsure(tx: Tx, state: ProviderState): Promise<void
     await setEnsure(tx, 'trait', state.id, state.traits),
     state.aggregates !== undefined && (await setEnsure(tx, 'aggregate', state.id, state.aggregates)),
   ]
-  if (changed.includes(true)) await generationsBump(tx, [state.id])
+  const any = changed.includes(true)
+  if (any) await generationsBump(tx, [state.id])
+  return any
+}
+
+/** The id of a provider by its name. */
+export async function providerNamed(q: Query, name: string): Promise<string | undefined> {
+  return (await q.selectFrom('placement.providers').select('id').where('name', '=', name).executeTakeFirst())?.id
 }
 
 async function inventoriesEnsure(tx: Tx, { id, inventories }: ProviderState): Promise<boolean> {
@@ -107,16 +118,13 @@ export async function providerAggregatesSet(tx: Tx, id: string, aggregates: read
   if (await setEnsure(tx, 'aggregate', id, aggregates)) await generationsBump(tx, [id])
 }
 
-/** Removes a provider with its inventories. Returns false, and leaves it, while something is allocated from it. */
+/** Removes a root provider with what is below it. Returns false, and leaves it, while something is allocated from any of them. */
 export async function providerRemove(tx: Tx, id: string): Promise<boolean> {
-  const used = await tx
-    .selectFrom('placement.allocations')
-    .select('consumer_id')
-    .where('provider_id', '=', id)
-    .limit(1)
-    .executeTakeFirst()
-  if (used) return false
-  await tx.deleteFrom('placement.providers').where('id', '=', id).execute()
+  const { rows } = await sql`select from placement.allocations a join placement.providers p on p.id = a.provider_id
+    where p.root_id = ${id} limit 1`.execute(tx)
+  if (rows.length > 0) return false
+  // Whoever refers to whom among them is looked at when the statement ends.
+  await tx.deleteFrom('placement.providers').where('root_id', '=', id).execute()
   return true
 }
 

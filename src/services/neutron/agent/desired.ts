@@ -161,6 +161,17 @@ export interface DesiredRouter {
   metadata: DesiredMetadataGuest[] | null
   /** What of the traffic through the gateway is counted; absent: nothing. IPv4, as are all counters of a router. */
   meters?: DesiredMeter[]
+  /** What goes through outer addresses at most: the gateway's and floating ones. IPv4, as is all that a router translates. */
+  limits?: { ip: string; egress: DesiredLimits; ingress: DesiredLimits }[]
+  /** Which connections are read along for those that they arrange; absent: none. */
+  helpers?: DesiredHelper[]
+}
+
+export interface DesiredHelper {
+  /** ftp, tftp, sip, … */
+  helper: string
+  protocol: 'tcp' | 'udp'
+  port: number
 }
 
 export interface DesiredMeter {
@@ -214,6 +225,11 @@ export interface NetError {
   message: string
 }
 
+export interface Bandwidth {
+  egress: number
+  ingress: number
+}
+
 /** What this host can do for networks, as probed. */
 export interface NetFacts {
   /** Link types and features that the kernel has, by name: bridge, veth, vxlan, vlan, tun, bridge-netfilter, vlan-filtering, … */
@@ -226,4 +242,6 @@ export interface NetFacts {
   overlayAddress: string | null
   /** Names of physical networks with what they map to. */
   physicalNetworks: Record<string, string>
+  /** What physical networks carry each way, in kbit/s, of which ports can be promised a part; absent: nothing is promised. */
+  bandwidths?: Record<string, Bandwidth>
 }

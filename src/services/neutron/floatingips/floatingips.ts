@@ -25,6 +25,11 @@ const FORWARDINGS = sql<Row[]>`coalesce((select jsonb_agg(jsonb_strip_nulls(json
   'internal_port', case when w.internal_first = w.internal_last then w.internal_first end)) order by w.id)
   from neutron.port_forwardings w where w.floatingip_id = neutron.floating_ips.id), '[]')`
 
+/** What holds where a floating IP has no policy of its own. */
+const NETWORK_POLICY = sql<
+  string | null
+>`(select n.qos_policy_id from neutron.networks n where n.id = neutron.floating_ips.floating_network_id)`
+
 /** Floating IPs. */
 export const floatingips = resource({
   name: 'floatingip',
@@ -47,10 +52,11 @@ export const floatingips = resource({
     dns_name: text('', 255, { clean: dnsClean, update: false }),
     dns_domain: text('', 255, { clean: dnsClean, update: false }),
     qos_policy_id: nullableUuid(),
+    qos_network_policy_id: shown(S.Nullable(S.String()), { column: null, read: (_, row) => row.network_policy }),
     port_details: shown(S.Unknown(), { column: null, read: (_, row) => row.details }),
     port_forwardings: shown(S.Array(S.Unknown()), { column: null, read: (_, row) => row.forwardings }),
   },
-  columns: () => [DETAILS.as('details'), FORWARDINGS.as('forwardings')],
+  columns: () => [DETAILS.as('details'), FORWARDINGS.as('forwardings'), NETWORK_POLICY.as('network_policy')],
   create: floatingMake,
   update: floatingChange,
   remove: floatingRemove,

@@ -1,6 +1,14 @@
 // The routers that should run on a host: legs, addresses translated, routes, and who may ask them for metadata.
 import { type Query, sql } from '#kit/db/index.ts'
-import type { DesiredMetadataGuest, DesiredMeter, DesiredPortForwarding, DesiredRouter, DesiredRouterPort } from '../verbs.ts'
+import { type QosRuleRow, qosOf } from '../qos/desired.ts'
+import type {
+  DesiredHelper,
+  DesiredMetadataGuest,
+  DesiredMeter,
+  DesiredPortForwarding,
+  DesiredRouter,
+  DesiredRouterPort,
+} from '../verbs.ts'
 
 interface RouterRow {
   id: string
@@ -10,7 +18,19 @@ interface RouterRow {
   floatingIps: DesiredRouter['floatingIps']
   portForwardings: DesiredPortForwarding[]
   meters: DesiredMeter[]
+  /** Outer addresses that follow a policy, with its rules. */
+  limited: { ip: string; rules: QosRuleRow[] }[]
+  helpers: DesiredHelper[]
 }
+
+/** Addresses of the router `r` on outside networks, with the policy of each: its own or the network's. */
+const LIMITED = sql`
+  select host(f.floating_ip_address) as ip, coalesce(f.qos_policy_id, n.qos_policy_id) as policy
+  from neutron.floating_ips f join neutron.networks n on n.id = f.floating_network_id where f.router_id = r.id
+  union all
+  select host(a.ip), coalesce(r.gateway_qos_policy_id, n.qos_policy_id)
+  from neutron.ports p join neutron.ip_allocations a on a.port_id = p.id join neutron.networks n on n.id = p.network_id
+  where p.device_id = r.id and p.device_owner = 'network:router_gateway'`
 
 /** Routers of a host that are switched on. */
 export async function desiredRouters(db: Query, host: string): Promise<DesiredRouter[]> {
@@ -35,7 +55,12 @@ export async function desiredRouters(db: Query, host: string): Promise<DesiredRo
             else m.destination_ip_prefix end) order by m.id), '[]')
         from neutron.metering_label_rules m where m.metering_label_id = l.id
           and family(coalesce(m.remote_ip_prefix, m.source_ip_prefix, m.destination_ip_prefix)) = 4)) order by l.id)
-        from neutron.metering_labels l where l.project_id = r.project_id or l.shared), '[]') as meters
+        from neutron.metering_labels l where l.project_id = r.project_id or l.shared), '[]') as meters,
+      coalesce((select jsonb_agg(jsonb_build_object('ip', o.ip, 'rules', (select jsonb_agg(jsonb_build_object('type', q.type,
+          'direction', q.direction, 'params', q.params)) from neutron.qos_rules q where q.policy_id = o.policy)) order by o.ip)
+        from (${LIMITED}) o where exists (select from neutron.qos_rules q where q.policy_id = o.policy)), '[]') as limited,
+      coalesce((select jsonb_agg(jsonb_build_object('helper', c.helper, 'protocol', c.protocol, 'port', c.port) order by c.id)
+        from neutron.conntrack_helpers c where c.router_id = r.id), '[]') as helpers
     from neutron.router_bindings b join neutron.routers r on r.id = b.router_id
     where b.host = ${host} and r.admin_state_up order by r.id`.execute(db)
   if (rows.length === 0) return []
@@ -58,6 +83,11 @@ function routerOf(row: RouterRow, metadata: DesiredMetadataGuest[]): DesiredRout
     routes: row.routes,
     metadata,
     meters: row.meters,
+    limits: row.limited.flatMap(({ ip, rules }) => {
+      const qos = qosOf(rules)
+      return qos ? [{ ip, egress: qos.egress, ingress: qos.ingress }] : []
+    }),
+    helpers: row.helpers,
   }
 }
 

@@ -188,6 +188,48 @@ test('an address out in the world reaches its port', async t => {
   )
 })
 
+test('what a router’s outer addresses follow, and what it reads along, is told to its host', async t => {
+  const { cloud } = await cloudOf(t, ['h1'])
+  const { call, env } = cloud
+  const N = '/networking/v2.0'
+  const made = async (path: string, name: string, given: object, as?: typeof MEMBER) => {
+    const { status, body } = await call(`POST ${N}/${path}`, { body: { [name]: given }, ...(as && { as }) })
+    assert.equal(status, 201, JSON.stringify(body))
+    return body[name]
+  }
+  const put = async (path: string, name: string, given: object) =>
+    assert.equal((await call(`PUT ${N}/${path}`, { body: { [name]: given } })).status, 200)
+  const policy = async (kbps: number) => {
+    const { id } = await made('qos/policies', 'policy', { name: `p${kbps}`, shared: true })
+    await made(`qos/policies/${id}/bandwidth_limit_rules`, 'bandwidth_limit_rule', { max_kbps: kbps, max_burst_kbps: 10 })
+    return id as string
+  }
+  const [slow, slower, net] = [await policy(1000), await policy(500), await policy(2000)]
+  const [networkId, external] = [await networkNamed(cloud, 'private'), await networkNamed(cloud, 'public')]
+  const port = await made('ports', 'port', { network_id: networkId }, MEMBER)
+  const wanted = { floating_network_id: external, port_id: port.id, qos_policy_id: slow }
+  const floating = await made('floatingips', 'floatingip', wanted, MEMBER)
+  assert.deepEqual([floating.qos_policy_id, floating.qos_network_policy_id], [slow, null])
+  const router = (await call(`GET ${N}/routers/${floating.router_id}`)).body.router
+  const gateway = router.external_gateway_info.external_fixed_ips[0].ip_address as string
+  const told = async () => (await desiredOf(env, 'h1')).routers.find(one => one.id === router.id)!
+  const rates = async () => (await told()).limits!.map(({ ip, egress }) => [ip, egress.bandwidth?.kbps])
+  assert.deepEqual(await rates(), [[floating.floating_ip_address, 1000]])
+  await put(`routers/${router.id}`, 'router', { external_gateway_info: { network_id: external, qos_policy_id: slower } })
+  const both = [
+    [floating.floating_ip_address, 1000],
+    [gateway, 500],
+  ]
+  assert.deepEqual(new Map((await rates()) as [string, number][]), new Map(both as [string, number][]))
+  await put(`networks/${external}`, 'network', { qos_policy_id: net })
+  await put(`floatingips/${floating.id}`, 'floatingip', { port_id: port.id, qos_policy_id: null })
+  assert.equal(new Map((await rates()) as [string, number][]).get(floating.floating_ip_address), 2000)
+  const shown = (await call(`GET ${N}/floatingips/${floating.id}`)).body.floatingip
+  assert.deepEqual([shown.qos_policy_id, shown.qos_network_policy_id], [null, net])
+  await made(`routers/${router.id}/conntrack_helpers`, 'conntrack_helper', { helper: 'ftp', protocol: 'tcp', port: 21 })
+  assert.deepEqual((await told()).helpers, [{ helper: 'ftp', protocol: 'tcp', port: 21 }])
+})
+
 test('a port follows its own policy, else its network’s; servers of the network’s own follow none', async t => {
   const { cloud } = await cloudOf(t, ['h1'])
   const { call, env, db } = cloud

@@ -6,11 +6,12 @@ import type { Env } from '#kit/service.ts'
 import { poke } from '#kit/task.ts'
 import { neutronSettings } from '../settings.ts'
 import type { NetFacts, NetReport } from '../verbs.ts'
+import { BRIDGE_AGENT, bandwidthsTell } from './bandwidths.ts'
 import { schedule } from './schedule.ts'
 
 /** The agents that operators know, all of which are one program here. */
 const AGENTS = [
-  { agent_type: 'Linux bridge agent', binary: 'neutron-linuxbridge-agent', topic: 'N/A' },
+  { agent_type: BRIDGE_AGENT, binary: 'neutron-linuxbridge-agent', topic: 'N/A' },
   { agent_type: 'DHCP agent', binary: 'neutron-dhcp-agent', topic: 'dhcp_agent' },
   { agent_type: 'L3 agent', binary: 'neutron-l3-agent', topic: 'l3_agent' },
   { agent_type: 'Metadata agent', binary: 'neutron-metadata-agent', topic: 'N/A' },
@@ -20,9 +21,10 @@ function configurationsOf(type: string, facts: NetFacts): Record<string, unknown
   const bridges = {
     interface_mappings: facts.physicalNetworks,
     tunneling_ip: facts.overlayAddress,
+    resource_provider_bandwidths: facts.bandwidths ?? {},
     tunnel_types: facts.overlayAddress ? ['vxlan'] : [],
   }
-  if (type === 'Linux bridge agent')
+  if (type === BRIDGE_AGENT)
     return { ...bridges, l2_population: true, features: facts.features, tools: facts.tools, problems: facts.problems }
   if (type === 'DHCP agent') return { dhcp_driver: 'dnsmasq', notifies_port_ready: true }
   if (type === 'L3 agent') return { agent_mode: 'legacy', interface_driver: 'linuxbridge', handle_internal_only_routers: true }
@@ -64,6 +66,7 @@ export async function hostHello(env: Env, host: string, facts: NetFacts): Promis
         })),
       )
       .execute()
+    await bandwidthsTell(tx, host)
     poke(tx, schedule)
   })
 }

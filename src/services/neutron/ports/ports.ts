@@ -12,6 +12,7 @@ import { gone, inUse, invalidInput } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { type NetworkFacts, networkFacts } from '../networks/facts.ts'
 import { qosChange, qosUsable } from '../qos/facts.ts'
+import { physicalOfNetwork, pledgePossible, pledgesOf, requestShown } from '../qos/request.ts'
 import { usableGroups } from '../securitygroups/store.ts'
 import { neutronSettings } from '../settings.ts'
 import { networkSeen } from '../subnets/subnets.ts'
@@ -20,6 +21,7 @@ import { trunkFollow } from '../trunks/follow.ts'
 import type { FixedIp, WantedIp } from './allocate.ts'
 import { dhcpOptsClean, dhcpOptsMerged, fixedIpsClean, groupsClean, pairsClean, pairsLimit, pairsNeedSecurity } from './check.ts'
 import { fixedIpsReplace } from './readdress.ts'
+import { requestChange } from './request.ts'
 import { bindingOf, groupsSet, macInUse, portMake, portRemove, portSecurityOff } from './store.ts'
 
 const VNIC = [
@@ -39,6 +41,9 @@ const TRUNK = sql<Row | null>`(select jsonb_build_object('trunk_id', t.id, 'sub_
 const network = (column: string) =>
   sql`(select ${sql.ref(`n.${column}`)} from neutron.networks n where n.id = neutron.ports.network_id)`
 
+/** The policy that a port follows. */
+const POLICY = sql`coalesce(neutron.ports.qos_policy_id, ${network('qos_policy_id')})`
+
 const columns = () => [
   FIXED.as('fixed'),
   sql<string[]>`array(select g.security_group_id from neutron.port_security_groups g where g.port_id = neutron.ports.id
@@ -46,6 +51,8 @@ const columns = () => [
   network('project_id').as('network_owner'),
   network('qos_policy_id').as('network_qos'),
   network('dns_domain').as('network_domain'),
+  pledgesOf(POLICY).as('pledges'),
+  physicalOfNetwork(sql`neutron.ports.network_id`).as('physical'),
   TRUNK.as('trunk'),
 ]
 
@@ -130,6 +137,7 @@ export const ports = resource({
     device_profile: nullableText(255, { update: false }),
     hints: document(S.Nullable(S.Record(S.String(), S.Unknown())), { initial: null }),
     ip_allocation: shown(S.String()),
+    resource_request: shown(S.Unknown(), { column: null, read: (_, row) => requestShown(row) }),
   },
   columns,
   // The API's schema knows a policy or none at all, no null.
@@ -166,6 +174,7 @@ async function portCreateByApi({ env, tx, ctx, given, explicit }: Making): Promi
   if (pairs.length > 0 && !(security ?? network.port_security_enabled)) throw pairsNeedSecurity()
   if (groups) await groupsUsable(tx, ctx, groups, given.project_id as string)
   if (given.qos_policy_id) await qosUsable(tx, ctx, given.qos_policy_id as string)
+  const policy = (given.qos_policy_id as string | null) ?? network.qos_policy_id
   const made = await portMake(
     env,
     tx,
@@ -197,6 +206,7 @@ async function portCreateByApi({ env, tx, ctx, given, explicit }: Making): Promi
     },
     network,
   )
+  await pledgePossible(tx, policy, network, made.id)
   return made.id
 }
 
@@ -219,6 +229,7 @@ async function portChange({ env, tx, ctx, row, changes }: Changing): Promise<voi
     values.extra_dhcp_opts = dhcpOptsMerged(row.extra_dhcp_opts as DhcpOption[], changes.extra_dhcp_opts as DhcpOption[])
   }
   await qosChange(tx, ctx, row.qos_policy_id, changes.qos_policy_id)
+  await requestChange(tx, row, facts, values)
   if (changes.mac_address !== undefined)
     await macChange(tx, row, changes.mac_address as string | null, values, env.config.of(neutronSettings).base_mac)
   if (changes.fixed_ips !== undefined) await fixedIpsReplace(env, tx, row, facts, changes.fixed_ips as WantedIp[])

@@ -95,10 +95,15 @@ async function policyRemove({ tx, row }: Removing): Promise<void> {
   }
 }
 
-/** Tells hosts whose ports follow a policy that it changed. */
+/** Tells hosts whose ports or routers follow a policy that it changed. */
 export async function policyChanged(env: Parameters<typeof changed>[0], tx: Tx, id: string): Promise<void> {
   const { rows } = await sql<{ host: string }>`
     select distinct p.host from neutron.ports p join neutron.networks n on n.id = p.network_id
-    where (p.qos_policy_id = ${id} or (p.qos_policy_id is null and n.qos_policy_id = ${id})) and p.host <> ''`.execute(tx)
+    where (p.qos_policy_id = ${id} or (p.qos_policy_id is null and n.qos_policy_id = ${id})) and p.host <> ''
+    union select b.host from neutron.router_bindings b join neutron.routers r on r.id = b.router_id where r.gateway_qos_policy_id = ${id}
+    union select b.host from neutron.router_bindings b join neutron.floating_ips f on f.router_id = b.router_id where f.qos_policy_id = ${id}`.execute(
+    tx,
+  )
+  // A router's leg on a network that follows the policy is among the ports.
   changed(env, tx, { hosts: rows.map(row => row.host) })
 }

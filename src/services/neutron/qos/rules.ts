@@ -11,6 +11,7 @@ import { touch, writeRoutes } from '../api/write.ts'
 import { granted } from '../networks/facts.ts'
 import { DSCP, INT, KINDS, type Kind } from './kinds.ts'
 import { policies, policyChanged } from './policies.ts'
+import { pledgeAddable } from './request.ts'
 
 const ruleGone = (id: string, policy = '') =>
   notFound(`QoS rule ${id} for policy ${policy} could not be found.`, { type: 'QosRuleNotFound' })
@@ -52,6 +53,7 @@ function rulesOf(kind: Kind): Resource {
     async create({ env, tx, params, given }: Making) {
       const id = randomUUID()
       const direction = kind.ways ? (given.direction as string) : null
+      if (kind.type === 'minimum_bandwidth') await pledgeAddable(tx, params.policy_id!)
       try {
         await tx
           .insertInto('neutron.qos_rules')
@@ -122,8 +124,8 @@ const aliases = KINDS.filter(kind =>
 
 const named = (call: Call, type: string): boolean => !call.search.has('type') || call.search.getAll('type').includes(type)
 
-/** What this cloud's hosts enforce. */
-const ENFORCED: readonly string[] = ['bandwidth_limit', 'packet_rate_limit', 'dscp_marking']
+/** What this cloud's hosts enforce, and (minimum_bandwidth) what its scheduler does. */
+const ENFORCED: readonly string[] = ['bandwidth_limit', 'packet_rate_limit', 'dscp_marking', 'minimum_bandwidth']
 
 function parameterView(kind: Kind, name: string) {
   const choices = name === 'direction' ? kind.ways : name === 'dscp_mark' ? DSCP : null

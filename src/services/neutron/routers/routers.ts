@@ -47,9 +47,14 @@ export const routers = resource({
     flavor_id: nullableUuid({ update: false }),
     enable_default_route_ecmp: bool(false),
     enable_default_route_bfd: bool(false),
+    conntrack_helpers: shown(S.Array(S.Unknown()), { column: null, read: (_, row) => row.helpers }),
   },
   columns: () => [
     GATEWAY_INFO.as('gateway'),
+    sql<
+      Row[]
+    >`coalesce((select jsonb_agg(jsonb_build_object('protocol', c.protocol, 'port', c.port, 'helper', c.helper) order by c.id)
+      from neutron.conntrack_helpers c where c.router_id = neutron.routers.id), '[]')`.as('helpers'),
     sql<
       string[]
     >`array(select distinct a.availability_zone from neutron.router_bindings b join neutron.agents a on a.host = b.host

@@ -86,7 +86,7 @@ export async function hostReport(tx: Tx, env: Pick<Env, 'config'>, host: string,
     .onConflict(c => c.column('host').doUpdateSet(values as never))
     .returning('id')
     .executeTakeFirstOrThrow()
-  await neighbours.providerReport(tx, env.config, id, inventory, service.disabled)
+  await neighbours.providerReport(tx, env.config, { id, host }, inventory, service.disabled)
   return id
 }
 

@@ -54,6 +54,7 @@ async function attachBegin(
   const networks = await neighbours.networksCheck(env, tx, ctx, nothing ? 'auto' : [asked], 1)
   if (!Array.isArray(networks)) throw badRequest('No suitable network could be found.')
   const owner = { serverId: id, projectId: server.project_id, userId: server.user_id }
+  if (asked.port !== undefined && server.host !== null) await neighbours.portPromise(tx, id, server.host, asked.port)
   const { nics, securityGroups } = await neighbours.portsTake(env, tx, owner, server.host ?? '', {
     networks: networks.map(network => ({ ...network, tag: asked.tag })),
     securityGroups: [],

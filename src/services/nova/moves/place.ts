@@ -45,9 +45,10 @@ export interface Wish {
 /** Chooses the host that a server moves to and takes room there. Throws NoValidHost. */
 export async function movePlace(tx: Tx, env: Env, server: Server, moving: Moving, wish: Wish): Promise<Placed> {
   const owner = ownerOf(server)
-  const here = await providerOf(tx, server.host!)
-  await neighbours.release(tx, server.id)
-  await neighbours.claim(tx, owner, { [here]: resourcesOf(server.flavor) }, moving.uuid)
+  if (!(await neighbours.claimsPass(tx, owner, server.id, moving.uuid))) {
+    const here = await providerOf(tx, server.host!)
+    await neighbours.claim(tx, owner, { [here]: resourcesOf(server.flavor) }, { consumerId: moving.uuid })
+  }
   const placed = await schedule(
     tx,
     env,
@@ -71,9 +72,9 @@ export async function movePlace(tx: Tx, env: Env, server: Server, moving: Moving
   return placed
 }
 
-/** The server has what it needs on one host, and the migration nothing. */
+/** The server has again what it had on the host that it comes from, and the migration nothing. */
 export async function moveSettle(tx: Tx, server: Server, moving: Moving, host: string, flavor: FlavorKept): Promise<void> {
-  await neighbours.release(tx, moving.uuid)
+  if (await neighbours.claimsPass(tx, ownerOf(server), moving.uuid, server.id)) return
   await neighbours.claim(tx, ownerOf(server), { [await providerOf(tx, host)]: resourcesOf(flavor) })
 }
 

@@ -1,7 +1,7 @@
 /** What the scheduler is asked. */
 
 import type { Aggregate, Hypervisor } from '../hosts/store.ts'
-import type { Resources } from '../neighbours.ts'
+import type { PortRequest, Resources } from '../neighbours.ts'
 import type { FlavorKept, ImageKept } from '../tables.ts'
 
 export interface ScheduleRequest {
@@ -10,6 +10,8 @@ export interface ScheduleRequest {
   flavor: FlavorKept
   image: ImageKept | null
   resources: Resources
+  /** What its ports ask of parts of the host. */
+  portRequests: readonly PortRequest[]
   /** The zone the server must be in; null: any. */
   zone: string | null
   hints: Record<string, unknown>

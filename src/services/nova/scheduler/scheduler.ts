@@ -56,9 +56,16 @@ export async function schedule(tx: Tx, env: Env, owner: Owner, request: Schedule
     for (const { id } of fresh) tried.add(id)
     const states = await hostStates(tx, env, fresh, groups)
     const fit = states.filter(state => accepts(state, request, settings, refusals))
+    const asks = request.portRequests.length > 0
+    const ids = fit.map(state => state.id)
+    const below = asks ? await neighbours.below(tx, ids, request.portRequests) : undefined
     for (const state of weighed(fit, request, settings)) {
+      if (below && !below.has(state.id)) {
+        refusals.push({ host: state.host, filter: 'ports', why: 'its physical networks have not left what the ports ask' })
+        continue
+      }
       try {
-        await neighbours.claim(tx, owner, { [state.id]: request.resources })
+        await neighbours.claim(tx, owner, { [state.id]: request.resources }, { below: below?.get(state.id) })
         return { host: state.host, node: state.node, zone: state.zone }
       } catch (error) {
         if (!(error instanceof Fault) || error.kind !== 'conflict') throw error

@@ -29,6 +29,12 @@ async function hostsOf(db: Query, hint: unknown): Promise<string[] | null> {
   return rows.map(row => row.host!)
 }
 
+/** The ports that its user brought: those that nova makes are promised nothing. */
+function broughtPorts({ nics, build }: Server): string[] {
+  if (nics.length > 0) return nics.flatMap(nic => (nic.ours ? [] : [nic.portId]))
+  return Array.isArray(build.networks) ? build.networks.flatMap(nic => nic.port ?? []) : []
+}
+
 /** The scheduler's question for a server; `changes` for a move or a resize. */
 export async function requestOf(db: Query, server: Server, changes: Partial<ScheduleRequest> = {}): Promise<ScheduleRequest> {
   const { build } = server
@@ -38,6 +44,7 @@ export async function requestOf(db: Query, server: Server, changes: Partial<Sche
     flavor: server.flavor,
     image: server.image,
     resources: resourcesOf(changes.flavor ?? server.flavor),
+    portRequests: await neighbours.portRequests(db, broughtPorts(server)),
     zone: server.pinned_zone,
     hints: build.hints,
     group: await groupHosts(db, server.group_id, server.id),

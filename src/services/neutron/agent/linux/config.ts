@@ -1,5 +1,6 @@
 // What one host's network driver is told once.
 import type { RunPlace } from '#host/run.ts'
+import type { Bandwidth } from '../desired.ts'
 import type { MetadataSource } from '../driver.ts'
 
 /** What a physical network is on this host. */
@@ -18,6 +19,7 @@ export interface NetConfig {
   overlayAddress: string | null
   vxlanPort?: number
   physicalNetworks: Record<string, Physical>
+  bandwidths?: Record<string, Bandwidth>
   /** Seconds. */
   leaseTime?: number
   metadata?: MetadataSource
@@ -35,4 +37,11 @@ export function physicalOf(text: string): [string, Physical] {
   const [, name = '', sign, device = ''] = found
   if (sign === '@') return [name, { kind: 'interface', interface: device }]
   return [name, { kind: sign === '=' ? 'bridge' : 'own', bridge: device }]
+}
+
+/** Parses 'public:10000000:5000000': what leaves and what comes in, in kbit/s. Throws Error. */
+export function bandwidthOf(text: string): [string, Bandwidth] {
+  const [, name, egress, ingress] = /^([^:\s]+):(\d{1,9}):(\d{1,9})$/.exec(text) ?? []
+  if (!name) throw new Error(`bandwidth '${text}': give NAME:EGRESS:INGRESS, in kbit/s`)
+  return [name, { egress: Number(egress), ingress: Number(ingress) }]
 }

@@ -74,6 +74,7 @@ export async function probeNet(config: NetConfig): Promise<NetFacts> {
     ...tried,
     problems: [...tried.problems, ...(tried.tools.nft === null ? [] : await droppingForward(config))],
     overlayAddress: config.overlayAddress,
+    bandwidths: config.bandwidths ?? {},
     physicalNetworks: Object.fromEntries(
       Object.entries(config.physicalNetworks).map(([name, p]) => [name, p.kind === 'interface' ? p.interface : p.bridge]),
     ),

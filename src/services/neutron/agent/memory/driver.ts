@@ -2,7 +2,7 @@
 // lets a test ask whether a packet would pass, by the same predicates that cut connections on a real host. Thousands fit into one process.
 import type { Flow } from '#host/net/conntrack.ts'
 import type { NetThing } from '../../verbs.ts'
-import type { DesiredNetwork, DesiredPort, NetDesired, NetError, NetFacts, NetReport } from '../desired.ts'
+import type { Bandwidth, DesiredNetwork, DesiredPort, NetDesired, NetError, NetFacts, NetReport } from '../desired.ts'
 import type { NetDriver } from '../driver.ts'
 import { bridgeName, dhcpNetns, routerNetns, TAP, tapName, vxlanName } from '../names.ts'
 import { type PortStatus, reportOf } from '../report.ts'
@@ -12,6 +12,8 @@ export interface MemoryNetOptions {
   overlayAddress?: string | null
   /** Names of physical networks with the bridge that each would be. */
   physicalNetworks?: Record<string, string>
+  /** What they carry. */
+  bandwidths?: Record<string, Bandwidth>
   /** Every guest's tap counts as there: for simulation, where no guest makes one. */
   everyTap?: boolean
 }
@@ -79,7 +81,8 @@ export function memoryNet(options: MemoryNetOptions = {}): MemoryNet {
 
   return {
     async probe(): Promise<NetFacts> {
-      return { features: {}, tools: {}, problems: [], overlayAddress: options.overlayAddress ?? null, physicalNetworks: physical }
+      const { overlayAddress = null, bandwidths = {} } = options
+      return { features: {}, tools: {}, problems: [], overlayAddress, physicalNetworks: physical, bandwidths }
     },
     async apply(desired): Promise<NetReport> {
       last = desired

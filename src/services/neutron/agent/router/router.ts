@@ -4,7 +4,7 @@ import { batch, type Line, type Link, linkList, type Route, routeList } from '#h
 import { netnsDelete, netnsEnsure, processEnd } from '#host/net/netns.ts'
 import { nftDiff, nftRead } from '#host/net/nft.ts'
 import { sysctlEnsure } from '#host/net/sysctl.ts'
-import { type RunError, run } from '#host/run.ts'
+import { RunError, run } from '#host/run.ts'
 import type { DesiredNetwork, DesiredRouter, DesiredRouterPort, NetDesired } from '../desired.ts'
 import { bridgeOf } from '../linux/bridges.ts'
 import type { NetConfig } from '../linux/config.ts'
@@ -46,7 +46,7 @@ export async function routerEnsure(
   await legsSweep(netns, inside, new Set(legs.map(([name]) => name)))
   await loopback(router, netns, inside)
   // Translation stands before the addresses are announced, so that no packet slips by untranslated.
-  await translate(router, networks, netns)
+  const missing = await translate(router, networks, netns)
   const news: [string, string[]][] = []
   for (const [inner, leg, more] of legs) {
     const network = networks.get(leg.networkId)
@@ -60,6 +60,7 @@ export async function routerEnsure(
   await routesEnsure(router, netns)
   await advertise(router, networks, netns, config)
   for (const [inner, added] of news) announce(netns, inner, added, config)
+  if (missing) throw missing
 }
 
 async function loopback(router: DesiredRouter, netns: string, inside: ReadonlyMap<string, Link>): Promise<void> {
@@ -68,18 +69,31 @@ async function loopback(router: DesiredRouter, netns: string, inside: ReadonlyMa
   await batch({ netns }, [['addr', have ? 'del' : 'add', '169.254.169.254/32', 'dev', 'lo']])
 }
 
-async function translate(router: DesiredRouter, networks: ReadonlyMap<string, DesiredNetwork>, netns: string): Promise<void> {
+/** Translates addresses. Gives back what keeps the helpers from being there, without which all else is. */
+async function translate(
+  router: DesiredRouter,
+  networks: ReadonlyMap<string, DesiredNetwork>,
+  netns: string,
+): Promise<RunError | null> {
   const actual = await nftRead({ netns }, 'ip', TABLE)
   const table = routerTable(router, networks)
   const script = nftDiff(table, actual)
-  if (script === '') return
-  await run(['nft', '-f', '-'], { netns, input: script })
+  if (script === '') return null
+  try {
+    await run(['nft', '-f', '-'], { netns, input: script })
+  } catch (error) {
+    if (!router.helpers?.length || !(error instanceof RunError)) throw error
+    // A kernel without a helper.
+    await translate({ ...router, helpers: [] }, networks, netns)
+    return error
+  }
   // Connections through a floating address that now leads elsewhere would go on to the old place.
   const now = table.sets.get('floating')?.elements
   for (const [floating, fixed] of actual?.sets.get('floating') ?? []) {
     if (now?.get(floating) === fixed) continue
     for (const side of ['-d', '-q']) await run(['conntrack', '-D', '-f', 'ipv4', side, floating], { netns, codes: [0, 1] })
   }
+  return null
 }
 
 interface Wanted {

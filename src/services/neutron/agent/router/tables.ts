@@ -10,6 +10,8 @@ import type { NftChain, NftSet, NftTable } from '#host/net/nft.ts'
 import { widest } from '#host/net/nft.ts'
 import type { DesiredNetwork, DesiredRouter } from '../desired.ts'
 import { gatewayLink, TABLE } from '../names.ts'
+import { helperRules } from './helpers.ts'
+import { limitRules } from './limits.ts'
 import { meterChains } from './meter.ts'
 
 const set = (definition: string, elements: Iterable<readonly [string, string]> = []): NftSet => ({
@@ -62,8 +64,14 @@ export function routerTable(router: DesiredRouter, networks: ReadonlyMap<string,
         ...(gatewayIp && gateway?.enableSnat ? [`oifname "${outside}" snat to ${gatewayIp}`] : []),
       ]
     : []
+  const limits = limitRules(router, outside)
+  const { helpers, rules } = helperRules(router.helpers)
   const chains = new Map<string, NftChain>(
     Object.entries({
+      // Before addresses are translated, and after.
+      limits_in: { hook: 'type filter hook prerouting priority -150; policy accept', rules: limits.incoming },
+      limits_out: { hook: 'type filter hook postrouting priority 150; policy accept', rules: limits.outgoing },
+      helpers: { hook: 'type filter hook prerouting priority -140; policy accept', rules },
       incoming: { hook: 'type nat hook prerouting priority -100; policy accept', rules: incoming },
       outgoing: { hook: 'type nat hook postrouting priority 100; policy accept', rules: outgoing },
       // Metadata is for guests behind the router only, and the router itself offers nothing else to the outside.
@@ -74,7 +82,7 @@ export function routerTable(router: DesiredRouter, networks: ReadonlyMap<string,
     }),
   )
   for (const [name, chain] of meterChains(router, outside)) chains.set(name, chain)
-  return { family: 'ip', name: TABLE, sets, chains }
+  return { family: 'ip', name: TABLE, sets, chains, helpers }
 }
 
 function forwardings(router: DesiredRouter, protocol: 'tcp' | 'udp'): [string, string][] {

@@ -10,7 +10,8 @@ import { tapName } from '../names.ts'
 /** From here on a rate is none that a link could reach (and none that nftables takes). */
 const ENDLESS = 1e9
 
-function limitText({ packets }: DesiredLimits): string[] {
+/** The packet rate as a rule's end; none where there is none. */
+export function packetLimit({ packets }: DesiredLimits): string[] {
   if (!packets || packets.rate >= ENDLESS) return []
   return [`limit rate over ${packets.rate}/second burst ${Math.min(packets.burst, ENDLESS)} packets drop`]
 }
@@ -34,8 +35,8 @@ export function qosInto(table: NftTable, ports: readonly DesiredPort[]): void {
     const tap = tapName(id)
     const marks = qos.dscp === null ? [] : [`ip dscp set ${qos.dscp}`, `ip6 dscp set ${qos.dscp}`]
     for (const [map, name, rules] of [
-      [from, `qos-from-${tap}`, [...limitText(qos.egress), ...marks]],
-      [to, `qos-to-${tap}`, limitText(qos.ingress)],
+      [from, `qos-from-${tap}`, [...packetLimit(qos.egress), ...marks]],
+      [to, `qos-to-${tap}`, packetLimit(qos.ingress)],
     ] as const) {
       if (rules.length === 0) continue
       table.chains.set(name, { rules })
