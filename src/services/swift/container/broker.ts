@@ -301,9 +301,9 @@ function describeLink(out: Record<string, unknown>, account: string): void {
   const target = String(out.symlink_target)
   out.symlink_path = `/v1/${out.symlink_target_account ?? encodeURIComponent(account)}/${target}`
   if (out.symlink_target_etag !== undefined) {
-    out.symlink_etag = out.symlink_target_etag
-    out.symlink_bytes = Number(out.symlink_target_bytes)
-    if (target.startsWith('%00')) Object.assign(out, { hash: out.symlink_etag, bytes: out.symlink_bytes })
+    const [etag, bytes] = [out.symlink_target_etag, Number(out.symlink_target_bytes)]
+    if (target.startsWith('%00')) Object.assign(out, { hash: etag, bytes, version_symlink: true })
+    else Object.assign(out, { symlink_etag: etag, symlink_bytes: bytes })
   }
   for (const name of ['', '_account', '_etag', '_bytes']) delete out[`symlink_target${name}`]
 }

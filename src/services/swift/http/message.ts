@@ -62,7 +62,10 @@ export interface Env {
   logInfo: string[]
   /** S3: the object's path was resolved and its signature checked. */
   s3?: { bucket: string | null; key: string | null; accessKey: string }
-  tempUrl?: { methods: string[]; scope: string; disposition: { inline: boolean; filename: string | null; expires: number } }
+  /** Let in by a temporary URL: all below `prefix`, and the query that links to it need. */
+  tempUrl?: { prefix: string | undefined; query: string }
+  /** How many manifests this request for a segment is inside of. */
+  nested?: number
   /** An identity given by a signature rather than by a token. */
   authorizeOverride?: boolean
 }
@@ -138,6 +141,9 @@ const REASONS: Record<number, [string, string]> = {
 
 /** The standard sentence of a status, as on the status line. */
 export const reasonOf = (status: number): string => REASONS[status]?.[0] ?? 'Unknown'
+
+/** A status in words: its title, and on the next line the sentence. */
+export const wordsOf = (status: number): string => (REASONS[status] ?? []).filter(Boolean).join('\n')
 
 /** A response with a body of our own; a string becomes UTF-8 bytes and gets Swift's default content type unless one is given. */
 export function reply(status: number, headers: Headers = {}, body: Body | string = null): Res {
@@ -283,8 +289,9 @@ function decode(text: string): string {
 /** Percent-decoding as Python's: a `%` without two hex digits stays as it is. Null when the bytes are not UTF-8. */
 export function unquote(text: string): string | null {
   if (!text.includes('%')) return isLatin(text) ? fromLatin(text) : text
+  // a header's bytes, or text
   const bytes = Buffer.from(
-    Buffer.from(text, 'utf8')
+    Buffer.from(text, isLatin(text) && fromLatin(text) !== null ? 'latin1' : 'utf8')
       .toString('latin1')
       .replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
     'latin1',

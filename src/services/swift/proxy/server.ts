@@ -20,7 +20,8 @@ export function proxyServer(cluster: Cluster): App {
 }
 
 async function route(cluster: Cluster, req: Req): Promise<Res> {
-  const [version, account, container, object] = splitPath(req.path, 2, 4)
+  const [version, account, container, object] = splitPath(req.path, 1, 4)
+  if (account === null) return refuse(412, 'Bad URL')
   if (version !== 'v1' && version !== 'v1.0')
     return refuse(version!.startsWith('v') ? 412 : 404, version!.startsWith('v') ? 'Bad URL' : undefined)
   if (object !== null) return objectRequest(cluster, req, account!, container!, object)

@@ -145,6 +145,7 @@ function sinkRequest(req: Req, source: Res, size: number): Req {
   headers['content-length'] = String(size)
   delete headers['transfer-encoding']
   const query = new Map(req.query)
+  query.delete('version-id') // it named the source
   if (manifest) {
     query.delete('multipart-manifest')
     query.delete('format')

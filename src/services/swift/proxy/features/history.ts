@@ -25,8 +25,9 @@ export const history: Step = (next, site) => async req => {
   const path = pathOf(req)
   if (!path?.container) return next(req)
   if (path.object === null) return onContainer(next, req)
-  if ((req.method !== 'PUT' && req.method !== 'DELETE') || req.env.source === 'VW' || req.query.has('version-id'))
-    return next(req)
+  if ((req.method !== 'PUT' && req.method !== 'DELETE') || req.env.source === 'VW') return next(req)
+  const version = req.query.get('version-id')
+  if (version !== undefined && !(version === 'null' && req.method === 'DELETE')) return next(req)
   const info = await containerInfo(site.cluster, req.env, path.account, path.container)
   const location = info.headers[LOCATION]
   if (info.status !== 200 || !location) return next(req)

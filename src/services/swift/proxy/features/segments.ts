@@ -70,7 +70,8 @@ async function open(next: App, req: Req, account: string, wanted: Wanted, source
     discard(res)
     // whoever made a static manifest could read its segments; who cannot is told no more than that it does not hold together
     if (source === 'DLO' && (res.status === 401 || res.status === 403)) throw new Stop(refuse(res.status))
-    throw new Stop(refuse(409, `Segment ${segment.path} is not as the manifest says: ${res.status}`))
+    req.env.logInfo.push(`segment ${segment.path} is not as the manifest says: ${res.status}`)
+    throw new Stop(refuse(409))
   }
   return res.body ?? Buffer.alloc(0)
 }

@@ -11,11 +11,13 @@ import {
   type Req,
   type Res,
   readAll,
+  reasonOf,
   refuse,
   reply,
   Stop,
   type Stream,
   subRequest,
+  wordsOf,
 } from '../../http/message.ts'
 import { pathOf, type Site, type Step } from '../site.ts'
 import { deleteMany } from './bulk.ts'
@@ -106,16 +108,16 @@ async function putManifest(next: App, site: Site, req: Req, account: string): Pr
   if (req.length === 0)
     return refuse(req.headers['content-length'] === undefined ? 411 : 400, 'Manifest must contain at least one segment.\n')
   const given = parse(site, await readAll(req.body, site.settings.segmentLimits.maxManifestSize))
-  const work = (): Promise<Res> => storeManifest(next, site, req, account, given)
+  const work = (): Promise<Judged> => storeManifest(next, site, req, account, given)
   return isTrue(req.query.get('heartbeat')) ? heartbeat(req, work) : work()
 }
 
 /** Whitespace while the segments are looked at, the real status in the body: keeps impatient proxies quiet. */
-function heartbeat(req: Req, work: () => Promise<Res>): Res {
+function heartbeat(req: Req, work: () => Promise<Judged>): Res {
   const json = formatOf(req) === 'application/json'
   const body = async function* (): AsyncGenerator<Buffer> {
     const running = work()
-    let res: Res | null = null
+    let res: Judged | null = null
     while (res === null) {
       let timer: NodeJS.Timeout | undefined
       const tick = new Promise<null>(resolve => {
@@ -125,20 +127,30 @@ function heartbeat(req: Req, work: () => Promise<Res>): Res {
       clearTimeout(timer)
       if (res === null) yield Buffer.from(' ')
     }
-    const text = (await readAll(res.body)).toString()
-    const status = `${res.status} ${STATUS_CODES[res.status] ?? ''}`.trim()
-    // what is wrong with segments comes as JSON, other refusals as a sentence
-    const { Errors = [] } = res.headers['content-type'] === 'application/json' ? (JSON.parse(text) as { Errors?: unknown[] }) : {}
-    yield Buffer.from(
-      json
-        ? `\r\n\r\n${JSON.stringify({ 'Response Status': status, 'Response Body': Errors.length ? '' : text, Errors, Etag: res.headers.etag, 'Last Modified': res.headers['last-modified'] })}`
-        : `\r\n\r\nResponse Status: ${status}\nResponse Body: ${text}\nEtag: ${res.headers.etag ?? ''}\nLast Modified: ${res.headers['last-modified'] ?? ''}\n`,
-    )
+    yield Buffer.from(`\r\n\r\n${await outcome(res, json)}`)
   }
   return { status: 202, headers: { 'content-type': json ? 'application/json' : 'text/plain' }, body: body() }
 }
 
-async function storeManifest(next: App, site: Site, req: Req, account: string, given: Given[]): Promise<Res> {
+/** What became of a manifest, told behind a heartbeat. */
+async function outcome(res: Judged, json: boolean): Promise<string> {
+  const text = (await readAll(res.body)).toString()
+  const isPage = res.problems !== undefined || res.headers['content-type']?.startsWith('text/html')
+  const said: Record<string, string> = {
+    'Response Status': `${res.status} ${reasonOf(res.status)}`,
+    'Response Body': ok(res.status) ? '' : isPage ? wordsOf(res.status) : text,
+  }
+  if (ok(res.status)) Object.assign(said, { Etag: res.headers.etag, 'Last Modified': res.headers['last-modified'] })
+  const problems = res.problems ?? []
+  if (json) return JSON.stringify({ ...said, Errors: problems })
+  const lines = Object.entries(said).map(([name, value]) => `${name}: ${value}\n`)
+  return `${lines.join('')}Errors:\n${problems.map(([path, why]) => `${path}, ${why}\n`).join('')}`
+}
+
+/** The answer to a manifest, and which of its segments are why it was refused. */
+type Judged = Res & { problems?: [path: string, why: string][] }
+
+async function storeManifest(next: App, site: Site, req: Req, account: string, given: Given[]): Promise<Judged> {
   const problems: [string, string][] = []
   const heads = new Map<string, Promise<Res>>()
   const head = (path: string): Promise<Res> => {
@@ -171,22 +183,22 @@ async function storeManifest(next: App, site: Site, req: Req, account: string, g
     const path = slashed(item.path)
     const res = await head(path)
     if (!ok(res.status)) {
-      problems.push([path, `${res.status} ${STATUS_CODES[res.status] ?? 'Error'}`])
+      problems.push([item.path, `${res.status} ${STATUS_CODES[res.status] ?? 'Error'}`])
       continue
     }
     const isSlo = isTrue(res.headers['x-static-large-object'])
     const size = Number(isSlo ? res.headers[SIZE] : res.headers['content-length'])
     const etag = res.headers.etag.replaceAll('"', '')
     const shownEtag = isSlo ? res.headers[ETAG] : etag
-    if (item.size_bytes != null && size !== Number(item.size_bytes)) problems.push([path, 'Size Mismatch'])
+    if (item.size_bytes != null && size !== Number(item.size_bytes)) problems.push([item.path, 'Size Mismatch'])
     else if (item.etag != null && item.etag !== '' && item.etag.replaceAll('"', '') !== shownEtag && item.etag !== etag)
-      problems.push([path, 'Etag Mismatch'])
+      problems.push([item.path, 'Etag Mismatch'])
     else if (size < site.settings.segmentLimits.minSegmentSize)
-      problems.push([path, `Too Small; each segment must be at least ${site.settings.segmentLimits.minSegmentSize} byte.`])
+      problems.push([item.path, `Too Small; each segment must be at least ${site.settings.segmentLimits.minSegmentSize} byte.`])
     else {
       const part = item.range == null ? null : rangeOf(item.range, size)
       if (item.range != null && !part) {
-        problems.push([path, 'Unsatisfiable Range'])
+        problems.push([item.path, 'Unsatisfiable Range'])
         continue
       }
       const entry: Stored = {
@@ -203,7 +215,7 @@ async function storeManifest(next: App, site: Site, req: Req, account: string, g
       stored.push(entry)
     }
   }
-  if (problems.length) return problemPage(req, problems)
+  if (problems.length) return { ...problemPage(req, problems), problems }
   const etag = sum.digest('hex')
   const asked = req.headers.etag?.replaceAll('"', '')
   if (asked !== undefined && asked !== etag) return refuse(422)
@@ -260,6 +272,9 @@ export function segmentsOf(list: Stored[]): Segment[] {
   })
 }
 
+/** A manifest among the segments of another, and so on. */
+const MOST_NESTED = 10
+
 async function get(next: App, self: App, req: Req, account: string): Promise<Res> {
   const kind = req.query.get('multipart-manifest')
   const headers = { ...req.headers }
@@ -281,9 +296,15 @@ async function get(next: App, self: App, req: Req, account: string): Promise<Res
     discard(res)
     return respond(req, shown, { size, lastModified, open: () => null })
   }
+  const nested = (req.env.nested ?? 0) + 1
+  if (nested > MOST_NESTED) {
+    discard(res)
+    return refuse(409)
+  }
   const list = JSON.parse((await readAll(res.body)).toString()) as Stored[]
   const segments = segmentsOf(list)
-  const reader = await segmentedBody(segmentApp(next, self), req, account, segments, 'SLO')
+  const inner: Req = { ...req, env: { ...req.env, nested } }
+  const reader = await segmentedBody(segmentApp(next, self), inner, account, segments, 'SLO')
   return respond(req, shown, { size: lengthOf(segments), lastModified, ...reader })
 }
 

@@ -18,6 +18,7 @@ import {
 import { containerInfo } from '../info.ts'
 import { pathOf, type Step } from '../site.ts'
 import { escapeXml, type Row } from './listings.ts'
+import { GENERATOR } from './tempurl.ts'
 
 interface Web {
   index: string
@@ -82,7 +83,7 @@ function redirect(page: Page): Res {
   return reply(
     301,
     {
-      location: `${page.req.env.scheme}://${host}${page.req.env.mount}${page.req.rawPath}/`,
+      location: `${page.req.env.scheme}://${host}${page.req.env.mount}${page.req.rawPath}/${page.req.env.tempUrl ? `?${page.req.env.tempUrl.query}` : ''}`,
       'content-type': 'text/html; charset=UTF-8',
     },
     '',
@@ -158,12 +159,14 @@ async function listing(page: Page, prefix: string): Promise<Res> {
   const label = web.label === null ? req.path : `${web.label}${prefix ? `/${prefix}` : ''}`
   const depth = prefix.split('/').length - 1
   const css = web.css
-    ? `  <link rel="stylesheet" type="text/css" href="${/^https?:|^\//.test(web.css) ? escapeXml(web.css) : `${'../'.repeat(depth)}${escapeXml(web.css)}`}" />\n`
+    ? `  <link rel="stylesheet" type="text/css" href="${cssPath(web.css, depth)}" />\n`
     : '  <style type="text/css">\n   h1 {font-size: 1em; font-weight: bold;}\n   th {text-align: left; padding: 0px 1em 0px 1em;}\n   td {padding: 0px 1em 0px 1em;}\n   a {text-decoration: none;}\n  </style>\n'
+  const { tempUrl } = req.env
+  const query = tempUrl?.prefix === undefined ? '' : `?${tempUrl.query}`
   const line = (kind: string, href: string, name: string, size: string, date: string): string =>
-    `   <tr class="item ${kind}">\n    <td class="colname"><a href="${escapeXml(href)}">${escapeXml(name)}</a></td>\n    <td class="colsize">${size}</td>\n    <td class="coldate">${date}</td>\n   </tr>\n`
+    `   <tr class="item ${kind}">\n    <td class="colname"><a href="${escapeXml(href + query)}">${escapeXml(name)}</a></td>\n    <td class="colsize">${size}</td>\n    <td class="coldate">${date}</td>\n   </tr>\n`
   const body = [
-    ...(prefix ? [line('', '../', '../', '&nbsp;', '&nbsp;')] : []),
+    ...(prefix.length > (tempUrl?.prefix ?? '').length ? [line('', '../', '../', '&nbsp;', '&nbsp;')] : []),
     ...found
       .filter(row => row.subdir !== undefined)
       .map(row =>
@@ -184,8 +187,12 @@ async function listing(page: Page, prefix: string): Promise<Res> {
       ),
   ]
   const html = `<!DOCTYPE html>\n<html>\n <head>\n  <title>Listing of ${escapeXml(label)}</title>\n${css} </head>\n <body>\n  <h1 id="title">Listing of ${escapeXml(label)}</h1>\n  <table id="listing">\n   <tr id="heading">\n    <th class="colname">Name</th>\n    <th class="colsize">Size</th>\n    <th class="coldate">Date</th>\n   </tr>\n${body.join('')}  </table>\n </body>\n</html>\n`
-  return reply(200, { 'content-type': 'text/html; charset=UTF-8', etag: createHash('md5').update(html).digest('hex') }, html)
+  const etag = createHash('md5').update(html).digest('hex')
+  return reply(200, { 'content-type': 'text/html; charset=UTF-8', etag, [GENERATOR]: 'staticweb' }, html)
 }
+
+const cssPath = (css: string, depth: number): string =>
+  /^https?:|^\//.test(css) ? quote(css).replaceAll('%3A', ':') : '../'.repeat(depth) + quote(css)
 
 const human = (bytes: number): string => {
   const units = ['', 'K', 'M', 'G', 'T', 'P']

@@ -29,6 +29,11 @@ export const symlink: Step = next => async req => {
   if (!path?.object) return next(req)
   switch (req.method) {
     case 'PUT':
+      // a copy of a link, which is to lead into another account
+      if (req.headers[LINK.target] !== undefined && req.headers['x-symlink-target-account'] !== undefined) {
+        req.headers['x-symlink-target'] ??= req.headers[LINK.target]
+        for (const name of Object.values(LINK)) delete req.headers[name]
+      }
       if (req.headers['x-symlink-target'] !== undefined) return putLink(next, req, path)
       if (['x-symlink-target-account', 'x-symlink-target-etag'].some(name => req.headers[name] !== undefined))
         delete req.headers['x-symlink-target-account']

@@ -1,7 +1,7 @@
 /** Temporary URLs: whoever has the URL may use one method on one object (or all under a prefix) until a time. */
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
-import { type Headers, ok, quote, type Req, type Res, reply, text } from '../../http/message.ts'
+import { discard, type Headers, ok, quote, type Req, type Res, reply, text } from '../../http/message.ts'
 import { accountInfo, containerInfo } from '../info.ts'
 import { pathOf, type Site, type Step } from '../site.ts'
 import { signatureFits } from './discovery.ts'
@@ -39,6 +39,9 @@ const invalid = (req: Req): Res =>
     req.method === 'HEAD' ? '' : '401 Unauthorized: Temp URL invalid\n',
   )
 
+/** On a page that the store made itself. */
+export const GENERATOR = 'x-backend-content-generator'
+
 /** Lets signed requests in. */
 export const tempurl: Step = (next, site) => async req => {
   const signature = req.query.get('temp_url_sig')
@@ -46,12 +49,14 @@ export const tempurl: Step = (next, site) => async req => {
   if (signature === undefined && expiry === undefined) return next(req)
   if (req.method === 'OPTIONS') return next(req)
   const path = pathOf(req)
-  if (!path?.object || !path.container || !signature || !expiry) return invalid(req)
+  const prefix = req.query.get('temp_url_prefix')
+  // a whole container, which static web can list
+  const isRoot = path?.object === null && prefix === '' && (req.method === 'GET' || req.method === 'HEAD')
+  if (!path?.container || !(path.object || isRoot) || !signature || !expiry) return invalid(req)
   const expires = timeOf(expiry)
   if (expires === null || expires < Date.now() / 1000) return invalid(req)
   if (!site.settings.tempurlMethods.includes(req.method)) return invalid(req)
-  const prefix = req.query.get('temp_url_prefix')
-  if (prefix !== undefined && !path.object.startsWith(prefix)) return invalid(req)
+  if (prefix !== undefined && !(path.object ?? '').startsWith(prefix)) return invalid(req)
   const range = req.query.get('temp_url_ip_range')
   if (range !== undefined && !inRange(req.env.remote, range)) return invalid(req)
   const methods = req.method === 'HEAD' ? ['HEAD', 'GET', 'PUT', 'POST'] : [req.method]
@@ -93,19 +98,34 @@ async function run(
   }
   for (const name of ['x-object-manifest', 'x-symlink-target'])
     if (req.headers[name] !== undefined) return reply(400, { 'content-type': 'text/plain' }, `Header '${name}' not allowed`)
+  req.env.tempUrl = parameters(req)
   req.query.delete('version-id')
   delete req.headers['x-timestamp']
   const res = await next(req)
+  if (path.object === null && ok(res.status) && res.headers[GENERATOR] === undefined) {
+    discard(res)
+    return invalid(req) // the URL is for pages, not for the container's own listing
+  }
   const headers: Headers = {}
   for (const name in res.headers)
     if (!name.startsWith('x-object-meta-') || name.startsWith('x-object-meta-public-')) headers[name] = res.headers[name]
   if (!ok(res.status) || (req.method !== 'GET' && req.method !== 'HEAD')) return { ...res, headers }
-  const name = req.query.get('filename') ?? path.object!.split('/').pop()!
-  if (req.query.has('inline')) headers['content-disposition'] = req.query.has('filename') ? disposition('inline', name) : 'inline'
+  const name = req.query.get('filename') ?? (path.object ?? path.container!).split('/').pop()!
+  if (req.query.has('inline') || headers[GENERATOR] !== undefined)
+    headers['content-disposition'] = req.query.has('filename') ? disposition('inline', name) : 'inline'
   else if (req.query.has('filename') || headers['content-disposition'] === undefined)
     headers['content-disposition'] = disposition('attachment', name)
+  delete headers[GENERATOR]
   headers.expires = new Date(expires * 1000).toUTCString()
   return { ...res, headers }
+}
+
+/** What a page's links must carry so that they are let in too. */
+function parameters(req: Req): { prefix: string | undefined; query: string } {
+  const names = ['temp_url_prefix', 'temp_url_expires', 'temp_url_sig', 'temp_url_ip_range']
+  const parts = names.filter(name => req.query.has(name)).map(name => `${name}=${quote(req.query.get(name)!)}`)
+  if (req.query.has('inline')) parts.push('inline')
+  return { prefix: req.query.get('temp_url_prefix'), query: parts.join('&') }
 }
 
 const disposition = (kind: string, name: string): string =>

@@ -44,7 +44,7 @@ export async function listVersions(
     ? ''
     : versionMarker && versionMarker !== 'null'
       ? hiddenObject(marker, normal(versionMarker))
-      : `${RESERVED}${marker}${RESERVED}:`
+      : `${RESERVED}${marker}${RESERVED}${versionMarker === 'null' ? '' : ':'}`
   const hidden = isVersioned
     ? await page(`/v1/${account}/${hiddenContainer(container)}`, [
         ['prefix', `${RESERVED}${prefix}`],
@@ -76,7 +76,7 @@ export async function listVersions(
   const key = (row: Row): string => String(row.version_id)
   const compare = (a: Row, b: Row): number =>
     Buffer.compare(Buffer.from(a.name!), Buffer.from(b.name!)) ||
-    (key(a) === 'null' ? -1 : key(b) === 'null' ? 1 : key(a) < key(b) ? 1 : -1)
+    (key(a) === key(b) ? 0 : key(a) === 'null' ? -1 : key(b) === 'null' ? 1 : key(a) < key(b) ? 1 : -1)
   rows.sort(compare)
   latestMarkers(rows)
   const last = {

@@ -284,12 +284,18 @@ export async function currentVersion(next: App, req: Req, at: At): Promise<strin
 async function post(next: App, req: Req, at: At): Promise<Res> {
   const version = await currentVersion(next, req, at)
   if (version === null || version === 'null') return next(req)
+  // when the name is to end it is the link that ends: the version stays
+  const own = await next({ ...req, headers: { ...req.headers } })
+  if (own.status !== 307) return own
+  discard(own)
   const path = hiddenPath(at, version)
+  const headers: Headers = { ...req.headers, ...ALLOW }
+  for (const name of ['x-delete-at', 'x-delete-after']) delete headers[name]
   const res = await next({
     ...req,
     path,
     rawPath: quote(path),
-    headers: { ...req.headers, ...ALLOW },
+    headers,
     env: { ...req.env, authorize: null, source: 'OV' },
   })
   return { ...res, headers: { ...res.headers, 'x-object-version-id': version } }
