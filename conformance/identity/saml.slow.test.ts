@@ -5,6 +5,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { programPath } from '#host/programs.ts'
 import { run } from '#host/run.ts'
 import { samlResponse, signerOf } from '#services/keystone/federation/saml_idp.ts'
 import { identityCloud, PASSWORD } from '#services/keystone/testing/cloud.ts'
@@ -13,6 +14,9 @@ import { lacks, python, talk } from './python.ts'
 const DASHBOARD = 'http://horizon.example/auth/websso/'
 const ISSUER = 'http://idp.example/metadata'
 const AUDIENCE = 'http://cloud.example/shibboleth'
+
+/** As pysaml2 does, which signs by it. */
+const noXmlsec = programPath('xmlsec1') === undefined && 'not installed: xmlsec1'
 
 /** A cloud that trusts the provider whose certificate another one made. */
 async function relying(t: TestContext, issuer: string, audience?: string) {
@@ -43,7 +47,7 @@ async function relying(t: TestContext, issuer: string, audience?: string) {
   return { home, cloud, signer, certificate: certificate!, key: key! }
 }
 
-test('a browser with the answer of pysaml2', { skip: lacks('keystone') }, async t => {
+test('a browser with the answer of pysaml2', { skip: noXmlsec || lacks('keystone') }, async t => {
   const { cloud, certificate, key } = await relying(t, ISSUER, AUDIENCE)
   const recipient = `${cloud.url}/auth/OS-FEDERATION/saml2/acs`
   const idp = talk(t, 'saml.py', { issuer: ISSUER, audience: AUDIENCE, certificate, key, consumers: [recipient] })
@@ -74,7 +78,7 @@ test('a browser with the answer of pysaml2', { skip: lacks('keystone') }, async 
   assert.equal((await come((await say()).replaceAll('>ann<', '>root<'))).status, 401, 'changed')
 })
 
-test("keystoneauth's enhanced client, by a password at the provider", { skip: lacks('keystone') }, async t => {
+test("keystoneauth's enhanced client, by a password at the provider", { skip: noXmlsec || lacks('keystone') }, async t => {
   const { cloud, certificate, key } = await relying(t, ISSUER, AUDIENCE)
   const consumer = `${cloud.url}/auth/OS-FEDERATION/saml2/ecp/home/saml2`
   const idp = talk(t, 'saml.py', { issuer: ISSUER, audience: AUDIENCE, certificate, key, consumers: [consumer] })
@@ -123,7 +127,9 @@ test("keystoneauth's enhanced client, by a password at the provider", { skip: la
   await assert.rejects(login('guess'), /Unauthorized|401|AuthorizationFailure|XMLSyntaxError/)
 })
 
-test("Keystone to Keystone by keystoneauth, and xmlsec's opinion of the signature", { skip: lacks('keystoneauth1') }, async t => {
+test("Keystone to Keystone by keystoneauth, and xmlsec's opinion of the signature", {
+  skip: noXmlsec || lacks('keystoneauth1'),
+}, async t => {
   const { home, cloud, signer, certificate } = await relying(t, '')
   const token = await home.admin()
   const service_provider = {

@@ -66,6 +66,7 @@ export const HOST_PROGRAMS: readonly HostProgram[] = [
   { program: 'cpio',               package: 'cpio',               purpose: 'test',  use: 'tests of archives', version: ['--version'] },
   { program: 'slapd',              package: 'slapd',              purpose: 'test',  use: 'tests of users in LDAP' },
   { program: '/usr/lib/python3/dist-packages/keystone/version.py', package: 'python3-keystone', purpose: 'test', use: "tests of identity beside Keystone's own code" },
+  { program: 'xmlsec1',            package: 'xmlsec1',            purpose: 'test',  use: 'tests of SAML', version: ['--version'] },
   { program: 'openstack',          package: 'python3-openstackclient', purpose: 'test', use: 'the main job by the stock client', version: ['--version'] },
   { program: 'ssh-keygen',         package: 'openssh-client',     purpose: 'test',  use: 'logging in to guests from tests' },
   { program: 'git',                package: 'git',                purpose: 'test',  use: 'tests from a fresh clone', version: ['--version'] },
