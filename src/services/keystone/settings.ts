@@ -112,7 +112,6 @@ export const keystoneSettings = settings(
       user_limit: Integer({ default: -1, description: 'Application credentials a user can have; -1 for any number.' }),
     }),
     trust: Object({
-      allow_redelegation: Boolean({ default: false, description: 'Allow trusts to be passed on.' }),
       max_redelegation_count: Integer({ default: 3, minimum: 0, description: 'Longest chain of trusts.' }),
     }),
     totp: Object({
@@ -179,7 +178,6 @@ export const keystoneSettings = settings(
     federation: Object({
       assertion_prefix: String({ default: '', description: 'Only assertion attributes with this prefix are used.' }),
       remote_id_attribute: Optional(String({ description: 'Attribute that names the identity provider.' })),
-      federated_domain_name: String({ default: 'Federated', description: 'Name of the domain of users without one.' }),
       trusted_dashboard: Array(String(), { default: [], description: 'URLs that a web login may be sent back to.' }),
       default_authorization_ttl: Integer({
         default: 0,

@@ -13,3 +13,6 @@ export const Tag = () => String({ minLength: 1, maxLength: 255, pattern: '^[^,/]
 export const Tags = () => Array(Tag(), { maxItems: 80, uniqueItems: true })
 /** A resource option: null takes it away. */
 export const OptionFlag = () => Unsafe<boolean | null>({ enum: [true, false, null] })
+
+/** Whether a name has characters that mean something else in a URL. */
+export const urlReserved = (name: unknown): boolean => typeof name === 'string' && /[:/?#[\]@!$&'()*+,;=]/.test(name)

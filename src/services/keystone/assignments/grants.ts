@@ -1,5 +1,5 @@
 import type { Tx } from '#kit/db/index.ts'
-import { badRequest, notFound } from '#kit/fault.ts'
+import { badRequest, forbidden, notFound } from '#kit/fault.ts'
 import { type Call, type Method, type Route, route } from '#kit/http/route.ts'
 import { domains } from '../domains/domains.ts'
 import { groups } from '../groups/groups.ts'
@@ -175,7 +175,7 @@ function routesOf(kind: Kind): Route[] {
       if (role.domain_id !== null && role.domain_id !== domain) {
         throw place === 'system'
           ? badRequest(`Role ${role.id} cannot be assigned on the system: it belongs to a domain.`)
-          : badRequest(`You are not authorized to perform the requested action: role ${role.id} belongs to another domain.`)
+          : forbidden(`You are not authorized to perform the requested action: role ${role.id} belongs to another domain.`)
       }
       await call.env.db.tx(tx => grantCreate(tx, grant))
     }),

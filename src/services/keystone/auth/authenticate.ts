@@ -191,12 +191,11 @@ async function scopeOf(env: Env, request: AuthRequest, proof: Proof): Promise<Sc
   if (scope === 'unscoped') return { unscoped: true }
   const asked = ['project', 'domain', 'unscoped', 'system', 'OS-TRUST:trust'].filter(name => scope[name] !== undefined)
   if (asked.length !== 1) throw badRequest('Expecting to find system, project, domain, OS-TRUST:trust or unscoped in scope.')
-  const db = env.db.read
   switch (asked[0]) {
     case 'project':
-      return { projectId: await projectLocate(db, scope.project as NamedRef) }
+      return { projectId: await projectLocate(env, scope.project as NamedRef) }
     case 'domain':
-      return { domainId: await domainLocate(db, scope.domain as NamedRef) }
+      return { domainId: await domainLocate(env, scope.domain as NamedRef) }
     case 'system':
       return { system: 'all' }
     case 'OS-TRUST:trust': {

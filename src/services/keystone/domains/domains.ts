@@ -1,15 +1,11 @@
-import type { Tx } from '#kit/db/index.ts'
-import { emit } from '#kit/events.ts'
-import { badRequest, forbidden } from '#kit/fault.ts'
+import { badRequest } from '#kit/fault.ts'
 import type { Call } from '#kit/http/route.ts'
-import { domainDeleted } from '../events.ts'
-import { groupsLetGo } from '../groups/store.ts'
 import { identityOf } from '../identity.ts'
 import { type Noun, type NounCall, nounRoutes, nounView, type Row } from '../noun.ts'
-import { projectLetGo, tagged } from '../projects/projects.ts'
-import { Flag, Name, OptionFlag, Tags, Text } from '../shapes.ts'
+import { tagged } from '../projects/projects.ts'
+import { Flag, Name, OptionFlag, Tags, Text, urlReserved } from '../shapes.ts'
 import { revoke, stale } from '../tokens/stale.ts'
-import { usersLetGo } from '../users/store.ts'
+import { domainGone } from './store.ts'
 
 /** Domains: name spaces of projects, users, groups and roles. A row of projects without domain or parent. */
 export const domains: Noun = {
@@ -57,50 +53,22 @@ export const domains: Noun = {
     }
     await stale(tx, `domain:${values.id}`)
   },
-  async beforeUpdate(_tx, call, _row, changes) {
-    nameCheck(call, changes)
+  async beforeUpdate(_tx, call, row, changes) {
+    nameCheck(call, changes, row)
     if (changes.description === null) changes.description = ''
   },
   async afterUpdate(tx, _call, before, after) {
     if (before.enabled && !after.enabled) await revoke(tx, { domain_id: after.id })
     await stale(tx, `domain:${after.id}`)
   },
-  async beforeDelete(tx, call, row) {
-    if (row.enabled) throw forbidden('Cannot delete a domain that is enabled, please disable it first.')
-    if (row.id === identityOf(call.env).settings.identity.default_domain_id)
-      throw forbidden('You are not authorized to perform the requested action: delete the default domain.')
-    await contentsDelete(tx, row.id)
-  },
+  beforeDelete: (tx, call, row) => domainGone(tx, call.env, row),
 }
 
-function nameCheck(call: NounCall, values: Record<string, unknown>): void {
+/** Refuses a new name that cannot stand in URLs where that is asked for. */
+function nameCheck(call: NounCall, values: Record<string, unknown>, before?: Row): void {
   const { domain_name_url_safe: mode } = identityOf(call.env).settings.resource
-  if (mode !== 'off' && typeof values.name === 'string' && /[;/?:@&=+$,]/.test(values.name)) {
+  if (mode !== 'off' && values.name !== before?.name && urlReserved(values.name))
     throw badRequest('Domain name cannot contain reserved characters.')
-  }
-}
-
-/** Deletes all that lives in a domain: users, groups, projects from the leaves up, limits, assignments. */
-async function contentsDelete(tx: Tx, domain: string): Promise<void> {
-  const users = await tx.selectFrom('keystone.users').select('id').where('domain_id', '=', domain).execute()
-  await usersLetGo(
-    tx,
-    users.map(user => user.id),
-  )
-  await tx.deleteFrom('keystone.users').where('domain_id', '=', domain).execute()
-  const groups = await tx.selectFrom('keystone.groups').select('id').where('domain_id', '=', domain).execute()
-  await groupsLetGo(
-    tx,
-    groups.map(group => group.id),
-  )
-  await tx.deleteFrom('keystone.groups').where('domain_id', '=', domain).execute()
-  const projects = await tx.selectFrom('keystone.projects').select(['id', 'domain_id']).where('domain_id', '=', domain).execute()
-  await projectLetGo(tx, projects)
-  // One statement, so that parents and children may go in any order.
-  await tx.deleteFrom('keystone.projects').where('domain_id', '=', domain).execute()
-  await tx.deleteFrom('keystone.assignments').where('target', '=', 'domain').where('target_id', '=', domain).execute()
-  await revoke(tx, { domain_id: domain })
-  await emit(tx, domainDeleted, { id: domain })
 }
 
 export const domainRoutes = nounRoutes(domains)

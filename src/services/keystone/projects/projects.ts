@@ -1,13 +1,14 @@
 import { type Query, sql, type Tx } from '#kit/db/index.ts'
-import { type Event, emit } from '#kit/events.ts'
+import { emit } from '#kit/events.ts'
 import { badRequest, conflict, forbidden } from '#kit/fault.ts'
 import type { Call } from '#kit/http/route.ts'
-import { projectDeleted, projectDisabled } from '../events.ts'
+import { domainGone } from '../domains/store.ts'
+import { projectDisabled } from '../events.ts'
 import { identityOf } from '../identity.ts'
 import { missing, type Noun, type NounCall, nounRoutes, nounView, type Row, type Rows, selfUrl } from '../noun.ts'
-import { Flag, Id, Name, OptionalId, OptionFlag, Tags, Text } from '../shapes.ts'
+import { Flag, Id, Name, OptionalId, OptionFlag, Tags, Text, urlReserved } from '../shapes.ts'
 import { revoke, stale } from '../tokens/stale.ts'
-import { trustsDelete } from '../trusts/store.ts'
+import { projectLetGo } from './store.ts'
 
 /** Projects: trees below domains. A top-level project's parent is its domain. */
 export const projects: Noun = {
@@ -59,7 +60,7 @@ export const projects: Noun = {
     if (before.enabled && !after.enabled) await projectDisable(tx, after)
     await stale(tx, `project:${after.id}`)
   },
-  beforeDelete: (tx, _call, row) => projectGone(tx, row),
+  beforeDelete: (tx, call, row) => (row.is_domain ? domainGone(tx, call.env, row) : projectGone(tx, row)),
   async views(rows, call) {
     return rows.map(row => nounView(projects, row, call))
   },
@@ -69,11 +70,13 @@ export const projects: Noun = {
 export const domainOf = (call: Pick<Call, 'ctx' | 'env'>): string =>
   call.ctx.domainId ?? identityOf(call.env).settings.identity.default_domain_id
 
-function nameCheck(call: NounCall, values: Record<string, unknown>): void {
-  const { project_name_url_safe: mode } = identityOf(call.env).settings.resource
-  if (mode !== 'off' && typeof values.name === 'string' && /[;/?:@&=+$,]/.test(values.name)) {
-    throw badRequest('Project name cannot contain reserved characters.')
-  }
+/** Refuses a new name that cannot stand in URLs where that is asked for. */
+function nameCheck(call: NounCall, values: Record<string, unknown>, before?: Row): void {
+  const { resource } = identityOf(call.env).settings
+  const isDomain = (before ?? values).is_domain === true
+  const mode = isDomain ? resource.domain_name_url_safe : resource.project_name_url_safe
+  if (mode !== 'off' && values.name !== before?.name && urlReserved(values.name))
+    throw badRequest(`${isDomain ? 'Domain' : 'Project'} name cannot contain reserved characters.`)
 }
 
 /** Finds the parent and the domain, and refuses what would not fit. */
@@ -150,7 +153,7 @@ export async function descendants(db: Query, id: string) {
 }
 
 async function beforeUpdate(tx: Tx, call: NounCall, row: Row, changes: Record<string, unknown>): Promise<void> {
-  nameCheck(call, changes)
+  nameCheck(call, changes, row)
   for (const name of ['parent_id', 'is_domain', 'domain_id']) {
     if (changes[name] !== undefined && changes[name] !== row[name]) {
       if (name === 'domain_id') throw badRequest('Cannot change Domain ID')
@@ -181,12 +184,8 @@ async function projectDisable(tx: Tx, row: Row): Promise<void> {
   await emit(tx, projectDisabled, { id: row.id })
 }
 
-/** Refuses to delete a project that cannot go; else lets go of all that hangs on it. The row itself is the caller's. */
-export async function projectGone(tx: Tx, row: Row): Promise<void> {
-  if (row.is_domain)
-    throw forbidden(
-      'You are not authorized to perform the requested action: a project acting as a domain is deleted as a domain.',
-    )
+/** Refuses to delete a project that has others below it; else lets go of all that hangs on it. The row itself is the caller's. */
+async function projectGone(tx: Tx, row: Row): Promise<void> {
   const child = await tx.selectFrom('keystone.projects').select('id').where('parent_id', '=', row.id).executeTakeFirst()
   if (child) {
     throw forbidden(
@@ -194,25 +193,6 @@ export async function projectGone(tx: Tx, row: Row): Promise<void> {
     )
   }
   await projectLetGo(tx, [{ id: row.id, domain_id: row.domain_id as string | null }])
-}
-
-/** Takes away what belongs to projects but has no foreign key to them, kills their tokens, and tells the other services. */
-export async function projectLetGo(tx: Tx, rows: { id: string; domain_id: string | null }[]): Promise<void> {
-  const ids = rows.map(row => row.id)
-  if (ids.length === 0) return
-  await tx.deleteFrom('keystone.assignments').where('target', 'in', ['project', 'domain']).where('target_id', 'in', ids).execute()
-  await tx.deleteFrom('keystone.credentials').where('project_id', 'in', ids).execute()
-  await tx.updateTable('keystone.users').set({ default_project_id: null }).where('default_project_id', 'in', ids).execute()
-  const trusts = await tx.selectFrom('keystone.trusts').select('id').where('project_id', 'in', ids).execute()
-  await trustsDelete(
-    tx,
-    trusts.map(trust => trust.id),
-  )
-  for (const { id, domain_id } of rows) {
-    await revoke(tx, { project_id: id })
-    await emit(tx, projectDeleted as Event<{ id: string; domainId: string | null }>, { id, domainId: domain_id })
-  }
-  await stale(tx, 'catalog')
 }
 
 /** `tags` (all of them), `tags-any`, `not-tags`, `not-tags-any` of a list. */
