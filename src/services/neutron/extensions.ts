@@ -56,7 +56,6 @@ const EXTENSIONS: Record<string, string> = {
   'port-numa-affinity-policy': 'Port NUMA affinity policy',
   'port-numa-affinity-policy-socket': 'Port NUMA affinity policy socket',
   'port-resource-request': 'Port Resource Request',
-  'port-resource-request-groups': 'Port Resource Request Groups',
   'port-security': 'Port Security',
   'port-security-groups-filtering': 'Port filtering on security groups',
   'project-id': 'project_id field enabled',

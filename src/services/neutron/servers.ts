@@ -163,8 +163,8 @@ export interface PortBinding {
   /** Resource of the saga that waits for the wiring: it is poked (`sagaPoke`) when the host reports the port ACTIVE. */
   wake?: string
   profile?: Record<string, unknown>
-  /** Which provider serves each of the port's requests; empty: it has none. */
-  allocation?: Record<string, string>
+  /** The provider from which the port has what it is promised; null: it is promised nothing. */
+  allocation?: string | null
 }
 
 /** A port that was just made for a server, with all that is told to its guest. */
@@ -228,7 +228,7 @@ export async function portBind(env: Env, tx: Tx, portId: string, binding: PortBi
       device_owner: binding.deviceOwner,
       wake: binding.wake ?? null,
       ...(binding.profile && { profile: JSON.stringify(binding.profile) }),
-      ...(binding.allocation && { profile: JSON.stringify(allocated(port.profile, binding.allocation)) }),
+      ...(binding.allocation !== undefined && { profile: JSON.stringify(allocated(port.profile, binding.allocation)) }),
       ...(!same && { ...bindingOf(binding.host, port.vnic_type, network!), status: 'DOWN' }),
       revision_number: sql`revision_number + 1`,
       updated_at: sql`now()`,
@@ -240,8 +240,8 @@ export async function portBind(env: Env, tx: Tx, portId: string, binding: PortBi
   changed(env, tx, { hosts: [binding.host, port.host], networks: [port.network_id] })
 }
 
-function allocated({ allocation: _before, ...profile }: Record<string, unknown>, allocation: Record<string, string>) {
-  return Object.keys(allocation).length === 0 ? profile : { ...profile, allocation }
+function allocated({ allocation: _before, ...profile }: Record<string, unknown>, allocation: string | null) {
+  return allocation === null ? profile : { ...profile, allocation }
 }
 
 /** Takes a port from its host and server and keeps it: for ports that the user brought. Does nothing where there is none. */

@@ -24,36 +24,26 @@ export interface Interface {
   fixedIps: { subnet_id: string; ip_address: string }[]
 }
 
-/** What ports ask of one part of their host. */
-export type PortRequest = neutron.RequestGroup
+export type PortRequest = neutron.PortRequest
 
-/** The requests of these ports of a server on a host, with the providers that serve them, by port. */
-async function served(
-  tx: Tx,
-  server: string,
-  host: string,
-  portIds: readonly string[],
-): Promise<Map<string, Record<string, string>>> {
+/** The providers of a host from which these ports of a server have what they are promised, by port. */
+async function served(tx: Tx, server: string, host: string, portIds: readonly string[]): Promise<Record<string, string>> {
   const requests = await neutron.portRequests(tx, portIds)
-  if (requests.size === 0) return new Map()
+  if (requests.length === 0) return {}
   const root = await tx.selectFrom('nova.hypervisors').select('id').where('host', '=', host).executeTakeFirst()
-  const by = root ? await placement.nestedServing(tx, root.id, server, [...requests.values()].flat()) : {}
-  const of = (groups: readonly PortRequest[]) =>
-    Object.fromEntries(groups.flatMap(({ id }): [string, string][] => (by[id] ? [[id, by[id]]] : [])))
-  return new Map([...requests].map(([id, groups]) => [id, of(groups)]))
+  return root ? placement.nestedServing(tx, root.id, server, requests) : {}
 }
 
 export const portNeighbours = {
   /** What the ports that a user brought ask of a host. */
-  portRequests: async (db: Query, portIds: readonly string[]): Promise<PortRequest[]> =>
-    [...(await neutron.portRequests(db, portIds)).values()].flat(),
+  portRequests: (db: Query, portIds: readonly string[]): Promise<PortRequest[]> => neutron.portRequests(db, portIds),
 
   /** Takes what a port asks of the host that its server is on, for an interface that is added. Throws badRequest where not enough is left. */
   async portPromise(tx: Tx, serverId: string, host: string, portId: string): Promise<void> {
-    const groups = (await neutron.portRequests(tx, [portId])).get(portId)
-    if (!groups) return
+    const requests = await neutron.portRequests(tx, [portId])
+    if (requests.length === 0) return
     const root = await tx.selectFrom('nova.hypervisors').select('id').where('host', '=', host).executeTakeFirstOrThrow()
-    const taken = (await placement.nestedFit(tx, [root.id], groups)).get(root.id)
+    const taken = (await placement.nestedFit(tx, [root.id], requests)).get(root.id)
     if (!taken) throw badRequest(`Host ${host} has not left what port ${portId} asks of its physical networks.`)
     await placement.allocationsAdjust(tx, serverId, taken)
   },
@@ -133,7 +123,7 @@ export const portNeighbours = {
     for (const nic of asked.networks) {
       const port = nic.port ? undefined : await portMade(env, tx, owner, nic, { ...asked, ...binding })
       const id = port?.id ?? nic.port!
-      if (nic.port) await neutron.portBind(env, tx, id, { ...binding, allocation: serving.get(id) })
+      if (nic.port) await neutron.portBind(env, tx, id, { ...binding, allocation: serving[id] })
       else ours.add(id)
       if (port) made.push(port)
       if (nic.tag) tags.set(id, nic.tag)
@@ -157,7 +147,7 @@ export const portNeighbours = {
     const row = await tx.selectFrom('nova.servers').select('nics').where('id', '=', serverId).executeTakeFirst()
     const brought = (row?.nics ?? []).flatMap(nic => (nic.ours ? [] : [nic.portId]))
     const serving = await served(tx, serverId, host, brought)
-    for (const { id } of ports) await neutron.portBind(env, tx, id, { ...binding, allocation: serving.get(id) ?? {} })
+    for (const { id } of ports) await neutron.portBind(env, tx, id, { ...binding, allocation: serving[id] ?? null })
   },
 
   /** Takes a server's ports from their host; they stay the server's. */
@@ -217,15 +207,11 @@ export const portNeighbours = {
 
 /** What a port of a server was promised is free again. */
 async function promiseEnds(tx: Tx, serverId: string, port: neutron.ServerPort | undefined): Promise<void> {
-  const allocation = port?.profile.allocation as Record<string, string> | undefined
-  if (!port || !allocation) return
-  const groups = (await neutron.portRequests(tx, [port.id])).get(port.id) ?? []
-  const by: Record<string, Record<string, number>> = {}
-  for (const { id, resources } of groups) {
-    const at = allocation[id] && (by[allocation[id]] ??= {})
-    if (at) for (const name in resources) at[name] = (at[name] ?? 0) - resources[name]!
-  }
-  await placement.allocationsAdjust(tx, serverId, by)
+  const provider = port?.profile.allocation
+  if (!port || typeof provider !== 'string') return
+  const [request] = await neutron.portRequests(tx, [port.id])
+  const back = Object.entries(request?.resources ?? {}).map(([name, amount]) => [name, -amount])
+  await placement.allocationsAdjust(tx, serverId, { [provider]: Object.fromEntries(back) })
 }
 
 /** A new port of a network for a server. */

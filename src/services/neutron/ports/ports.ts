@@ -12,7 +12,7 @@ import { gone, inUse, invalidInput } from '../faults.ts'
 import { changed } from '../hosts/changed.ts'
 import { type NetworkFacts, networkFacts } from '../networks/facts.ts'
 import { qosChange, qosUsable } from '../qos/facts.ts'
-import { physicalOfNetwork, pledgePossible, pledgesOf, requestShown } from '../qos/request.ts'
+import { physicalOfNetwork, pledgePossible, pledgesOf, requestOfRow } from '../qos/request.ts'
 import { usableGroups } from '../securitygroups/store.ts'
 import { neutronSettings } from '../settings.ts'
 import { networkSeen } from '../subnets/subnets.ts'
@@ -40,6 +40,12 @@ const TRUNK = sql<Row | null>`(select jsonb_build_object('trunk_id', t.id, 'sub_
   where s.trunk_id = t.id), '[]')) from neutron.trunks t where t.port_id = neutron.ports.id)`
 const network = (column: string) =>
   sql`(select ${sql.ref(`n.${column}`)} from neutron.networks n where n.id = neutron.ports.network_id)`
+
+/** What a port asks of Placement, as upstream shows it where a port asks but one provider. */
+function requestShown(row: Row): Row | null {
+  const request = requestOfRow(row)
+  return request && { required: request.required, resources: request.resources }
+}
 
 /** The policy that a port follows. */
 const POLICY = sql`coalesce(neutron.ports.qos_policy_id, ${network('qos_policy_id')})`

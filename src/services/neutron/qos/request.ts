@@ -1,21 +1,20 @@
-// What a port's policy pledges it: bandwidth on its physical network, packets per second. The host that its server goes to must have that left, which
-// Placement counts; so the promise is a request in Placement's words.
-import { createHash } from 'node:crypto'
+// What a port's policy promises it of its physical network. The host that its server goes to must have that left, which Placement counts; so the
+// promise is a request in Placement's words.
 import { type Query, sql } from '#kit/db/index.ts'
 import { conflict } from '#kit/fault.ts'
 import type { Row } from '../api/resource.ts'
 import type { NetworkFacts } from '../networks/facts.ts'
 import type { QosRuleRow } from './desired.ts'
 
-/** All of it comes from one provider. */
-export interface RequestGroup {
+/** All of it comes from one provider that has the traits. `id` is the port's. */
+export interface PortRequest {
   id: string
   required: string[]
   resources: Record<string, number>
 }
 
-/** A rule that pledges something. */
-export type Pledge = QosRuleRow & { id: string }
+/** A rule that promises something. */
+export type Pledge = QosRuleRow
 
 export interface Asking {
   id: string
@@ -30,72 +29,51 @@ const trait = (kind: string, name: string): string => `CUSTOM_${kind}_${name.toU
 export const physicalTrait = (name: string): string => trait('PHYSNET', name)
 export const vnicTrait = (type: string): string => trait('VNIC_TYPE', type)
 
-const WAYS: Record<string, string> = { egress: 'EGR_', ingress: 'IGR_', any: '' }
+const CLASSES: Record<string, string> = { egress: 'NET_BW_EGR_KILOBIT_PER_SEC', ingress: 'NET_BW_IGR_KILOBIT_PER_SEC' }
 
-/** A UUID of version 5: the same for the same port and rules. */
-function groupId(port: string, rules: readonly Pledge[]): string {
-  const hash = createHash('sha1').update(Buffer.from(port.replaceAll('-', ''), 'hex'))
-  const bytes = hash.update(rules.map(rule => rule.id).join()).digest()
-  bytes[6] = (bytes[6]! & 0x0f) | 0x50
-  bytes[8] = (bytes[8]! & 0x3f) | 0x80
-  return bytes.toString('hex', 0, 16).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
-}
-
-/** The requests of one port, bandwidth first. */
-export function requestGroups({ id, vnicType, physicalNetwork, pledges }: Asking): RequestGroup[] {
-  const group = (type: string, value: string, what: string, unit: string, required: string[]): RequestGroup[] => {
-    const rules = (pledges ?? []).filter(rule => rule.type === type && rule.params[value]! > 0)
-    if (rules.length === 0) return []
-    const of = (rule: Pledge): [string, number] => [
-      `NET_${what}_${WAYS[rule.direction ?? 'any']}${unit}_PER_SEC`,
-      rule.params[value]!,
-    ]
-    return [{ id: groupId(id, rules), required, resources: Object.fromEntries(rules.map(of)) }]
+/** What a port asks of its host; null: nothing. */
+export function requestOf({ id, vnicType, physicalNetwork, pledges }: Asking): PortRequest | null {
+  const asked = (pledges ?? []).filter(rule => rule.params.min_kbps! > 0)
+  if (physicalNetwork === null || asked.length === 0) return null
+  return {
+    id,
+    required: [physicalTrait(physicalNetwork), vnicTrait(vnicType)],
+    resources: Object.fromEntries(asked.map(rule => [CLASSES[rule.direction!]!, rule.params.min_kbps!])),
   }
-  const vnic = vnicTrait(vnicType)
-  return [
-    ...(physicalNetwork === null
-      ? []
-      : group('minimum_bandwidth', 'min_kbps', 'BW', 'KILOBIT', [physicalTrait(physicalNetwork), vnic])),
-    ...group('minimum_packet_rate', 'min_kpps', 'PACKET_RATE', 'KILOPACKET', [vnic]),
-  ]
 }
 
-/** The pledges of a policy, as a column; null: none. */
+/** The promises of a policy, as a column; null: none. */
 export const pledgesOf = (policy: ReturnType<typeof sql>) => sql<Pledge[] | null>`(
-  select jsonb_agg(jsonb_build_object('id', q.id, 'type', q.type, 'direction', q.direction, 'params', q.params) order by q.id)
-  from neutron.qos_rules q where q.policy_id = ${policy} and q.type in ('minimum_bandwidth', 'minimum_packet_rate'))`
+  select jsonb_agg(jsonb_build_object('type', q.type, 'direction', q.direction, 'params', q.params) order by q.id)
+  from neutron.qos_rules q where q.policy_id = ${policy} and q.type = 'minimum_bandwidth')`
 
 /** The physical network of a network's first segment, as a column. */
 export const physicalOfNetwork = (network: ReturnType<typeof sql>) =>
   sql<string | null>`(select g.physical_network from neutron.segments g where g.network_id = ${network} and g.segment_index = 0)`
 
-/** What these ports ask of their hosts, by port; those that ask nothing are left out. */
-export async function portRequests(db: Query, portIds: readonly string[]): Promise<Map<string, RequestGroup[]>> {
-  if (portIds.length === 0) return new Map()
+/** What these ports ask of their hosts; those that ask nothing are left out. */
+export async function portRequests(db: Query, portIds: readonly string[]): Promise<PortRequest[]> {
+  if (portIds.length === 0) return []
   const { rows } = await sql<Asking>`
     select p.id, p.vnic_type as "vnicType", ${physicalOfNetwork(sql`p.network_id`)} as "physicalNetwork",
       ${pledgesOf(sql`coalesce(p.qos_policy_id, n.qos_policy_id)`)} as pledges
     from neutron.ports p join neutron.networks n on n.id = p.network_id where p.id = any(${[...portIds]}::text[])`.execute(db)
-  const asked = rows.map((row): [string, RequestGroup[]] => [row.id, requestGroups(row)])
-  return new Map(asked.filter(([, groups]) => groups.length > 0))
+  return rows.flatMap(row => requestOf(row) ?? [])
 }
 
-/** `resource_request` of a port's row that has the columns `pledges` and `physical`. */
-export function requestShown(row: Row): Row | null {
-  const groups = requestGroups({
+/** The same of a port's row that has the columns `pledges` and `physical`. */
+export const requestOfRow = (row: Row): PortRequest | null =>
+  requestOf({
     id: row.id as string,
     vnicType: row.vnic_type as string,
     physicalNetwork: row.physical as string | null,
     pledges: row.pledges as Pledge[] | null,
   })
-  return groups.length === 0 ? null : { request_groups: groups, same_subtree: groups.map(group => group.id) }
-}
 
 const unsupported = (port: string) =>
   conflict(`Rule minimum_bandwidth is not supported by port ${port}`, { type: 'QosRuleNotSupported' })
 
-/** Throws where a policy pledges bandwidth to a port whose network has no physical one that could be measured. */
+/** Throws where a policy promises bandwidth to a port whose network has no physical one that could be measured. */
 export async function pledgePossible(db: Query, policy: string | null, network: NetworkFacts, port: string): Promise<void> {
   if (policy === null || network.physical !== null) return
   const { rows } =
