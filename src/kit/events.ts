@@ -83,7 +83,7 @@ export interface Dispatcher {
   stop(): Promise<void>
 }
 
-const POLL_MS = 5000
+const POLL_MS = 10_000
 const BATCH = 50
 
 /** Delivers events in this process. Several processes share the work. */
@@ -111,7 +111,13 @@ export function eventDispatcher(env: Env, subscriptions: readonly Subscription[]
     }
   }
   wakes.on('events', wake)
-  const timer = setInterval(wake, POLL_MS).unref()
+  const look = (): void => {
+    isDue(env).then(
+      due => due && !stopped && wake(),
+      error => stopped || log.warn({ err: error }, 'whether events are due could not be read; trying again soon'),
+    )
+  }
+  const timer = setInterval(look, POLL_MS).unref()
   wake()
   return {
     async idle() {
@@ -124,6 +130,14 @@ export function eventDispatcher(env: Env, subscriptions: readonly Subscription[]
       await busy
     },
   }
+}
+
+/** Whether any is to be delivered: one that failed before, or one of a process that died before it could. */
+async function isDue(env: Env): Promise<boolean> {
+  const { rows } = await sql<{ due: boolean }>`select exists (select from kit.events where not_before <= now()) as due`.execute(
+    env.db.read,
+  )
+  return rows[0]!.due
 }
 
 /** Takes up to a batch of events, hands each to its subscribers, and removes those that all of them took. Returns how many were taken. */

@@ -1,6 +1,7 @@
 /** Host agents: of this machine, or pretended ones inside a controller's process. */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { logRuns } from '#host/run.ts'
 import { type Config, loadConfig } from '#kit/config.ts'
 import { type AgentLink, type DialOptions, dial, memoryWay } from '#kit/link/index.ts'
 import type { Log } from '#kit/log.ts'
@@ -53,6 +54,7 @@ export async function startHost(options: HostOptions): Promise<Started> {
   const config = loadConfig(options.configFile, SETTINGS)
   const link = dial({ host: name, ...options.dial, log, held: true })
   const parts: Started[] = []
+  const unlog = logRuns(log)
   // Networks first: a guest's tap that appears is wired at once.
   parts.push(await network(link, networkOf(config, log, { metadata: guestMetadata(link), overlay: options.overlay }), log))
   if (duties.includes('compute')) {
@@ -61,7 +63,10 @@ export async function startHost(options: HostOptions): Promise<Started> {
     parts.push(await compute(link, qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log }), log))
   }
   link.open()
-  return started(link, parts, () => options.machine.release())
+  return started(link, parts, () => {
+    unlog()
+    options.machine.release()
+  })
 }
 
 /** Starts pretended hosts inside a controller's process, whose agents have memory in place of machines. */

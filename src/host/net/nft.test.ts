@@ -3,10 +3,12 @@ import { test } from 'node:test'
 import {
   addressNumber,
   chainDigest,
+  type NftActual,
   type NftTable,
   nftDelete,
   nftDiff,
   nftEnsure,
+  nftOnce,
   nftRead,
   parseTable,
   widest,
@@ -78,6 +80,11 @@ test('another skeleton replaces the whole table in the same transaction', () => 
   )
 })
 
+const sorted = (actual: NftActual | null) => ({
+  sets: [...actual!.sets].map(([name, elements]) => [name, [...elements].sort()]).sort(),
+  chains: [...actual!.chains].sort(),
+})
+
 test('the kernel is made to match, step by step, and then nothing is sent', { skip: root }, async t => {
   const place = { netns: await testNetns(t, 'nft') }
   const steps = [
@@ -116,6 +123,7 @@ test('the kernel is made to match, step by step, and then nothing is sent', { sk
   for (const wanted of steps) {
     assert.notEqual(await nftEnsure(place, wanted), '')
     assert.equal(await nftEnsure(place, wanted), '')
+    assert.deepEqual(sorted(await nftRead(place, 'inet', 'nubo-test')), sorted(nftOnce(wanted)), 'told without a look')
   }
   await nftDelete(place, 'inet', 'nubo-test')
   assert.equal(await nftRead(place, 'inet', 'nubo-test'), null)

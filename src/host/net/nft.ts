@@ -95,6 +95,17 @@ export function parseTable(output: string): NftActual {
   return actual
 }
 
+/** What a listing of the table would tell once it is in force: elements and rules are written as nft lists them. */
+export function nftOnce(table: NftTable): NftActual {
+  return {
+    sets: new Map([...table.sets].map(([name, set]) => [name, set.elements])),
+    chains: new Map<string, (string | null)[]>([
+      [skeleton(table), []],
+      ...[...table.chains].map(([name, { rules }]) => [name, rules.map(() => chainDigest(rules))] as const),
+    ]),
+  }
+}
+
 /** Reads a table; null if it is not there. */
 export async function nftRead(place: RunPlace, family: NftFamily, name: string): Promise<NftActual | null> {
   const { stdout, stderr, code } = await run(['nft', '-j', 'list', 'table', family, name], { ...place, codes: [0, 1] })

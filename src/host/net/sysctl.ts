@@ -1,5 +1,6 @@
 // Kernel settings of a network namespace.
 import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { type RunPlace, run } from '../run.ts'
 
 /**
@@ -11,8 +12,12 @@ export async function sysctlEnsure(place: RunPlace, wanted: Record<string, strin
   // A kernel booted without IPv6 has none of its settings, and needs none.
   const keys = Object.keys(wanted).filter(key => !key.startsWith('net/ipv6/') || hasIpv6())
   if (keys.length === 0) return
-  const { stdout } = await run(['cat', ...keys.map(key => `/proc/sys/${key}`)], place)
-  const have = stdout.trimEnd().split('\n')
+  const paths = keys.map(key => `/proc/sys/${key}`)
+  // In our own namespace it takes no process to read them.
+  const have =
+    place.netns === undefined
+      ? await Promise.all(paths.map(async path => (await readFile(path, 'utf8')).trimEnd()))
+      : (await run(['cat', ...paths], place)).stdout.trimEnd().split('\n')
   const differing = keys.filter((key, i) => have[i]?.replaceAll('\t', ' ') !== String(wanted[key]))
   if (differing.length > 0) await run(['sysctl', '-q', '-w', ...differing.map(key => `${key}=${wanted[key]}`)], place)
 }

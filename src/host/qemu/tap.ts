@@ -50,27 +50,47 @@ export interface WantedTap {
 
 /**
  * Makes the taps of user `uid` those `wanted`: there, its own, with their MTU, up; others of the user are removed. One that is there with
- * another owner or queue mode (a leftover) is made anew. What is right is not touched.
+ * another owner or queue mode (a leftover) is made anew. What is right is not touched. `fresh`: most likely none of them is there, and the user
+ * has no other.
  * @throws RunError with ip's words; TypeError for a name that cannot be one.
  */
-export async function tapsEnsure(uid: number, wanted: readonly WantedTap[], netns?: string): Promise<void> {
+export async function tapsEnsure(uid: number, wanted: readonly WantedTap[], netns?: string, fresh = false): Promise<void> {
+  for (const { name } of wanted) {
+    // Names go into a batch of lines: no blanks, and the kernel takes 15 bytes.
+    if (!/^[\w.-]{1,15}$/.test(name)) throw new TypeError(`not a device name: ${name}`)
+  }
+  const batch = (lines: readonly string[]) => run(['ip', '-batch', '-'], { netns, input: `${lines.join('\n')}\n` })
+  if (fresh && wanted.length > 0) {
+    try {
+      await batch(wanted.flatMap(tap => [addLine(uid, tap), ...setLines(tap)]))
+      return
+    } catch {
+      // One is there after all, or cannot be made: what follows finds out.
+    }
+  }
   const found = new Map((await tapList(netns)).map(tap => [tap.name, tap]))
   const names = new Set(wanted.map(tap => tap.name))
   const lines: string[] = []
   for (const tap of found.values()) if (tap.uid === uid && !names.has(tap.name)) lines.push(`link delete dev ${tap.name}`)
-  for (const { name, mtu, multiQueue } of wanted) {
-    // Names go into a batch of lines: no blanks, and the kernel takes 15 bytes.
-    if (!/^[\w.-]{1,15}$/.test(name)) throw new TypeError(`not a device name: ${name}`)
+  for (const tap of wanted) {
+    const { name, mtu, multiQueue } = tap
     const old = found.get(name)
     const fits = old && old.uid === uid && old.multiQueue === multiQueue
     if (fits && old.up && old.mtu === mtu) continue
     if (old && !fits) lines.push(`link delete dev ${name}`)
-    if (!fits) lines.push(`tuntap add dev ${name} mode tap user ${uid}${multiQueue ? ' multi_queue' : ''}`)
-    // No IPv6 address of the host's on it: the wire belongs to the guest.
-    lines.push(`link set dev ${name} addrgenmode none`, `link set dev ${name} mtu ${mtu} up`)
+    if (!fits) lines.push(addLine(uid, tap))
+    lines.push(...setLines(tap))
   }
-  if (lines.length > 0) await run(['ip', '-batch', '-'], { netns, input: `${lines.join('\n')}\n` })
+  if (lines.length > 0) await batch(lines)
 }
+
+const addLine = (uid: number, { name, multiQueue }: WantedTap): string =>
+  `tuntap add dev ${name} mode tap user ${uid}${multiQueue ? ' multi_queue' : ''}`
+/** No IPv6 address of the host's on it: the wire belongs to the guest. */
+const setLines = ({ name, mtu }: WantedTap): string[] => [
+  `link set dev ${name} addrgenmode none`,
+  `link set dev ${name} mtu ${mtu} up`,
+]
 
 /** Removes a tap; fine when it is not there. */
 export async function tapRemove(name: string, netns?: string): Promise<void> {

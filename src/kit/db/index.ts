@@ -47,6 +47,8 @@ export interface Db {
   listen(channel: string, fn: (payload: string) => void, listening?: Listening): Promise<() => void>
   /** The pool now: connections, those of them that are idle, and who waits for one. */
   stats(): { total: number; idle: number; waiting: number }
+  /** Whether the database is on this machine: then a connection that has ended says so at once, and no notification is lost unnoticed. */
+  readonly local: boolean
   /** Waits for running queries and closes every connection. */
   close(): Promise<void>
 }
@@ -235,6 +237,13 @@ async function runTx<T>(
   }
 }
 
+/** Whether a URL names a database of this machine: by a socket's folder, or a loopback address. */
+function isLocal(url: string): boolean {
+  const { hostname, searchParams } = new URL(url)
+  const host = searchParams.get('host') ?? hostname
+  return host === '' || host.startsWith('/') || host === 'localhost' || host === '[::1]' || host.startsWith('127.')
+}
+
 /** Opens a pool on a database. Connects lazily: that the database is there is first known by a query. */
 export function open(options: OpenOptions): Db {
   const config: pg.PoolConfig = {
@@ -247,8 +256,8 @@ export function open(options: OpenOptions): Db {
     types,
     pipeline: true,
   }
-  // Two stay open: what looks each minute would else have a server process made each time, and lose it again.
-  const lasting = { min: 2, idleTimeoutMillis: 30_000, allowExitOnIdle: true }
+  // What looks each minute would else have a server process made each time, and lose it again.
+  const lasting = { min: 2, idleTimeoutMillis: 150_000, allowExitOnIdle: true }
   const pool = new pg.Pool({ ...config, ...lasting, max: options.max ?? 10 })
   const report = options.onError ?? (error => process.emitWarning(error))
   let closing = false
@@ -261,6 +270,7 @@ export function open(options: OpenOptions): Db {
     read: kysely,
     tx: (fn, txOptions) => runTx(kysely, spoken, report, fn, txOptions),
     listen: ears.listen,
+    local: isLocal(options.url),
     stats: () => ({ total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     async close() {
       closing = true

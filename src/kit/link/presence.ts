@@ -3,7 +3,7 @@
  * together in one transaction; between, the controller's own heartbeat vouches for all its links. So a thousand hosts at rest cost what one
  * does: a row every ten seconds.
  */
-import { type Db, sql, type Tx } from '../db/index.ts'
+import { type Db, type Query, sql, type Tx } from '../db/index.ts'
 import { reason } from '../fault.ts'
 import type { Change, HostMemory, OpenHosts } from './hosts.ts'
 import { HOST_REMOVED, hostsEnsure } from './registry.ts'
@@ -71,8 +71,14 @@ export function presenceOf(options: PresenceOptions): Presence {
   }
 
   const beat = async (): Promise<void> => {
-    const addresses = await db.tx(tx => heartbeat(tx, controller, options.address), { durable: false })
-    started?.announce(addresses)
+    const known = await heartbeat(db.read, controller, options.address)
+    const gone = known.filter(one => !one.alive)
+    if (gone.length > 0) {
+      await db.tx(async tx => {
+        for (const { name } of gone) await settle(tx, name)
+      })
+    }
+    started?.announce(known.flatMap(({ alive, address }) => (alive && address !== null ? [address] : [])))
     if (changes.size > 0) await flushed()
   }
   const schedule = (): void => {
@@ -150,17 +156,24 @@ async function write(tx: Tx, controller: string, changes: Map<string, Change>): 
   }
 }
 
-/** Says that this controller lives, takes out those that do not, and returns the addresses of all that do, sorted. */
-async function heartbeat(tx: Tx, controller: string, address: string | null): Promise<string[]> {
-  await sql`
-    insert into kit.controllers (name, address) values (${controller}, ${address})
-    on conflict (name) do update set seen_at = now(), address = excluded.address`.execute(tx)
-  const { rows } = await sql<{ name: string; address: string | null; alive: boolean }>`
-    select name, address, seen_at > now() - make_interval(secs => ${GONE}) as alive from kit.controllers order by address`.execute(
-    tx,
-  )
-  for (const { name, alive } of rows) if (!alive) await settle(tx, name)
-  return rows.flatMap(row => (row.alive && row.address !== null ? [row.address] : []))
+interface Known {
+  name: string
+  address: string | null
+  alive: boolean
+}
+
+/** Says that this controller lives, and returns all that were ever heard of, by address. One that is lost in a crash is written again soon. */
+async function heartbeat(db: Query, controller: string, address: string | null): Promise<Known[]> {
+  const { rows } = await sql<Known>`
+    with quick as (select set_config('synchronous_commit', 'off', true)),
+    own as (
+      insert into kit.controllers (name, address) select ${controller}, ${address}::text from quick
+      on conflict (name) do update set seen_at = now(), address = excluded.address
+      returning name, address)
+    select name, address, true as alive from own union all
+    select name, address, seen_at > now() - make_interval(secs => ${GONE}) from kit.controllers where name <> ${controller}
+    order by address`.execute(db)
+  return rows
 }
 
 /** Takes a controller out: its hosts were last seen when it was. */

@@ -131,7 +131,8 @@ function catalogMemory(db: Query): CatalogMemory {
   }
 }
 
-const POLL_MS = 1000
+/** How often it is looked whether a notification was missed: with a database far away, the connection may be dead for long without a word. */
+const POLL_MS = { local: 5000, remote: 1000 }
 /** Ids are given before commits, so a smaller one may appear after a larger: the poll looks back over this many. */
 const LOOK_BACK = 500
 
@@ -201,7 +202,7 @@ async function hear(env: Env, caches: readonly Forgetful[], catalog: CatalogMemo
     }
   }
   let failed = false
-  const timer = setInterval(() => void poll(), POLL_MS)
+  const timer = setInterval(() => void poll(), env.db.local ? POLL_MS.local : POLL_MS.remote)
   timer.unref()
   return async () => {
     clearInterval(timer)

@@ -3,6 +3,7 @@
  * that somebody else keeps does; it is fetched soon; readings use the copy. Each controller has a cache of its own: rows name the controller.
  */
 import { randomUUID } from 'node:crypto'
+import { EventEmitter } from 'node:events'
 import * as fs from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { Readable } from 'node:stream'
@@ -14,27 +15,31 @@ import { locationsOpen, type Range, storesOf } from '../stores.ts'
 
 export const cacheFolder = (env: Env): string => resolve(env.config.dataDir, env.config.of(glanceSettings).image_cache_dir)
 
-/** Time between looks at the queue, in ms. Tasks are done by one controller for all; this is each controller's own. */
-const EVERY = 5000
-/** Of so many looks at the queue one looks for copies that have to go. */
-const CLEAN = 12
+/** Time between looks at the queue without a cause, in ms. Tasks are done by one controller for all; this is each controller's own. */
+const EVERY = 60_000
+
+const wakes = new EventEmitter().setMaxListeners(0)
 
 /** Keeps this controller's cache: see {@link cacheFill}. Returns what stops it. */
 export function cacheKeep(env: Env): () => Promise<void> {
-  let running: Promise<void> = Promise.resolve()
-  let busy = false
-  let looks = 0
-  const timer = setInterval(() => {
-    if (busy) return
-    busy = true
-    running = cacheFill(env, looks++ % CLEAN === 0)
+  let running: Promise<void> | undefined
+  let again = false
+  const look = (clean: boolean): void => {
+    again = running !== undefined
+    running ??= cacheFill(env, clean)
       .catch(error => env.log.warn({ err: error }, 'the image cache could not be kept; trying again'))
       .finally(() => {
-        busy = false
+        running = undefined
+        if (again) look(false)
       })
-  }, EVERY).unref()
+  }
+  const queued = (): void => look(false)
+  wakes.on('queued', queued)
+  const timer = setInterval(() => look(true), EVERY).unref()
   return async () => {
+    wakes.off('queued', queued)
     clearInterval(timer)
+    again = false
     await running
   }
 }
@@ -123,13 +128,14 @@ export async function cacheOpen(env: Env, id: string, range?: Range): Promise<Re
   }
 }
 
-/** Asks for a copy. */
+/** Asks for a copy, which is fetched soon. Outside a transaction: who fetches it looks at once. */
 export async function cacheQueue(db: Query, env: Env, id: string): Promise<void> {
   await db
     .insertInto('glance.cache')
     .values({ image_id: id, controller: env.hosts.controller })
     .onConflict(c => c.columns(['image_id', 'controller']).doNothing())
     .execute()
+  wakes.emit('queued')
 }
 
 /** Drops copies and queued ones: those of these images, or all; only copies or only queued ones where said. Returns how many. */

@@ -173,7 +173,7 @@ export function netContract(name: string, open: (t: TestContext) => Promise<Cont
       (await driver.inventory()).filter(thing => thing.kind !== 'table').map(thing => [thing.name, thing.wanted]),
       [[tapName(a.id), false]],
     )
-    assert.deepEqual((await driver.apply(desired, { thorough: true })).errors, [])
+    assert.deepEqual((await driver.apply(desired, { look: 'all' })).errors, [])
     assert.ok((await driver.destroy()).some(thing => thing.kind === 'netns'))
     await ga.leaves()
     assert.deepEqual(await driver.inventory(), [])

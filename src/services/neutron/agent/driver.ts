@@ -2,16 +2,20 @@
 import type { NetThing } from '../verbs.ts'
 import type { NetDesired, NetFacts, NetReport } from './desired.ts'
 
+/** How much a driver finds out before it acts. */
+export type Look = 'all' | 'some' | 'change'
+
 /** A driver of one host's networks. Level-triggered: it is told what should be, finds out what is, and removes the difference. */
 export interface NetDriver {
   /** What this host offers, as probed now. */
   probe(): Promise<NetFacts>
   /**
    * Makes the host match. What cannot be done is in the report, in the tool's words; the rest is done nevertheless. Calls run one after
-   * another. Nothing that is right already is touched. `thorough` looks at everything even where the desired state is as it was before.
+   * another. Nothing that is right already is touched. `look`: at everything, even where the desired state is as it was before; at what is cheap
+   * to look at (the default); or only at what the change of the desired state is about, as what an earlier call left is there still.
    * @throws only when the host cannot be read at all.
    */
-  apply(desired: NetDesired, options?: { thorough?: boolean; signal?: AbortSignal }): Promise<NetReport>
+  apply(desired: NetDesired, options?: { look?: Look; signal?: AbortSignal }): Promise<NetReport>
   /** Wires taps that have just appeared, as the last applied state wants it; gives the new status of their ports. Quick: for the boot path. */
   wire(taps: readonly string[]): Promise<NetReport['ports']>
   /** Calls back when a guest's tap appears or goes, from now on; gives what stops it. */

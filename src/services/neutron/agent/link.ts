@@ -1,26 +1,27 @@
 // The network agent of a host: asks the controller what should be here, has the driver make it so, says how it went.
 //
-// It asks when a controller connects, when poked, and on a slow, jittered timer. Only the timer's pass (and the first of a process) looks at
-// everything on the host; the others spare what was right and has not changed. Pokes that come while a pass runs are one next pass.
+// It asks when a controller connects, when poked, and on a slow, jittered timer. A poke tells of a change: its pass takes what the last one left
+// to be there still. The timer's pass looks at the host, and now and then (and at the start of a process) at everything on it. Pokes that come
+// while a pass runs are one next pass.
 // Beside that, a guest's tap that appears is wired at once, from the state that was applied last, and reported alone: a boot waits for it.
 import { Fault, reason } from '#kit/fault.ts'
 import { type AgentLink, hear, type LinkLog, serve } from '#kit/link/index.ts'
 import { netDesired, netHello, netInventory, netPoke, netReport } from '../verbs.ts'
 import type { NetReport } from './desired.ts'
-import type { NetDriver } from './driver.ts'
+import type { Look, NetDriver } from './driver.ts'
 
 export interface NetworkAgentOptions {
   link: AgentLink
   driver: NetDriver
   log: LinkLog
-  /** Seconds between passes over everything without a cause, give or take a fifth; 60. */
+  /** Seconds between passes without a cause, give or take a fifth; 120. */
   everySeconds?: number
 }
 
 export interface NetworkAgent {
   /** Asks and applies now; resolves when it is done and reported. Errors are in the report and the log. */
   sync(): Promise<void>
-  /** Resolves once a controller has heard what this host can do, and a first pass is over. */
+  /** Resolves once a controller has heard what this host can do: then it is given work, which the first pass may still be doing. */
   readonly reported: Promise<void>
   /** Stops asking and reporting. The host stays as it is; driver and link are the caller's to close. */
   close(): Promise<void>
@@ -30,18 +31,21 @@ export interface NetworkAgent {
 const GATHER_MS = 3
 /** After a pass with errors the next comes sooner: this many milliseconds, then twice as many, up to the timer's own. */
 const RETRY_MS = 2000
-/** Of so many looks without a cause one takes nothing for granted: dozens of commands, which a host at rest should not run each minute. */
+/** Of so many looks without a cause one takes nothing for granted: dozens of commands, which a host at rest should seldom run. */
 const THOROUGH = 5
+/** From little to all. */
+const LOOKS: readonly Look[] = ['change', 'some', 'all']
 
 /** Puts a driver on the link. Resolves when it watches for taps; the first pass runs when a controller is connected. */
-export async function networkAgent({ link, driver, log, everySeconds = 60 }: NetworkAgentOptions): Promise<NetworkAgent> {
+export async function networkAgent({ link, driver, log, everySeconds = 120 }: NetworkAgentOptions): Promise<NetworkAgent> {
   const stopped = new AbortController()
   const { signal } = stopped
   const { promise: reported, resolve: heard } = Promise.withResolvers<void>()
   let revision: number | null = null
   let running: Promise<void> | undefined
   let again = false
-  let thorough = true
+  /** How much the next pass looks at. */
+  let look: Look = 'all'
   let timer: NodeJS.Timeout | undefined
   let retryMs = RETRY_MS
   let looks = 0
@@ -74,21 +78,23 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
 
   /** One pass; says whether all is well. */
   const pass = async (): Promise<boolean> => {
-    const whole = thorough
-    thorough = false
+    const mine = look
+    look = 'change'
     try {
       const desired = await link.ask(netDesired, { have: revision }, { signal })
       const began = performance.now()
-      const report = await driver.apply(desired, { thorough: whole, signal })
+      const report = await driver.apply(desired, { look: mine, signal })
       revision = desired.revision
       const ms = Math.round(performance.now() - began)
-      log.debug({ revision, ms, ports: desired.ports.length, errors: report.errors.length, thorough: whole }, 'neutron: applied')
+      log.debug({ revision, ms, ports: desired.ports.length, errors: report.errors.length, look: mine }, 'neutron: applied')
       for (const error of report.errors) log.warn({ ...error, revision }, 'neutron: not as desired')
       const heard = await say(report)
-      return heard && report.errors.length === 0
+      const good = heard && report.errors.length === 0
+      if (!good) atLeast('some')
+      return good
     } catch (error) {
       if (signal.aborted) return true
-      thorough ||= whole
+      atLeast(mine === 'all' ? 'all' : 'some')
       if (isRefused(error)) {
         log.debug({}, 'neutron: this controller has no networking')
         return true
@@ -98,7 +104,11 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
       return false
     }
   }
-  const sync = (): Promise<void> => {
+  const atLeast = (wanted: Look): void => {
+    if (LOOKS.indexOf(wanted) > LOOKS.indexOf(look)) look = wanted
+  }
+  const sync = (wanted: Look = 'some'): Promise<void> => {
+    atLeast(wanted)
     if (running) {
       again = true
       return running
@@ -122,8 +132,7 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
     const wait = good ? slow : Math.min(retryMs, slow)
     retryMs = good ? RETRY_MS : retryMs * 2
     timer = setTimeout(() => {
-      thorough ||= ++looks % THOROUGH === 0
-      if (link.isConnected()) void sync()
+      if (link.isConnected()) void sync(++looks % THOROUGH === 0 ? 'all' : 'some')
       else schedule(true)
     }, wait)
     timer.unref()
@@ -152,16 +161,25 @@ export async function networkAgent({ link, driver, log, everySeconds = 60 }: Net
     gathering ??= setTimeout(() => void wire(), GATHER_MS)
   })
 
-  link.serve([hear(netPoke, () => void sync()), serve(netInventory, () => driver.inventory())])
-  const offConnect = link.onConnect(async () => {
+  // What a pass is about to make is not missing yet.
+  const inventory = async () => {
+    await running
+    return driver.inventory()
+  }
+  link.serve([hear(netPoke, () => void sync('change')), serve(netInventory, inventory)])
+  const hello = async (): Promise<boolean> => {
     try {
       await link.ask(netHello, await driver.probe(), { signal })
+      return true
     } catch (error) {
-      if (!signal.aborted && !isRefused(error))
-        log.warn({ error: reason(error) }, 'neutron: the controller did not hear what this host can do')
+      if (isRefused(error)) return true
+      if (!signal.aborted) log.warn({ error: reason(error) }, 'neutron: the controller did not hear what this host can do')
+      return false
     }
+  }
+  const offConnect = link.onConnect(async () => {
+    if (await hello()) heard()
     await sync()
-    heard()
   })
   schedule(true)
 

@@ -9,19 +9,19 @@ import { netnsList, netnsStale } from '#host/net/netns.ts'
 import { hasIpv6 } from '#host/net/sysctl.ts'
 import type { NetDesired, NetError, NetReport } from '../desired.ts'
 import { dhcpEnsure, dhcpRemove, dhcpRuns } from '../dhcp/server.ts'
-import type { NetDriver } from '../driver.ts'
+import type { Look, NetDriver } from '../driver.ts'
 import { metadataPlaces } from '../metadata/places.ts'
 import { type MetadataProxy, metadataProxy } from '../metadata/proxy.ts'
 import { dhcpNetns, limitLink, routerNetns, tapName } from '../names.ts'
 import { type PortStatus, reportOf } from '../report.ts'
 import { routerEnsure, routerRemove } from '../router/router.ts'
-import { bridgeEnsure, bridgeOf, bridgesSweep } from './bridges.ts'
+import { bridgeEnsure, bridgeOf, bridgesSweep, wantedLinks } from './bridges.ts'
 import type { NetConfig } from './config.ts'
 import { destroyAll, inventoryOf, namespaceIds } from './inventory.ts'
 import { limitsEnsure } from './limits.ts'
-import { isGuest, tapsPlug, tapsUnplug } from './ports.ts'
+import { isGuest, tapsPlug, tapsUnplug, tapsWire } from './ports.ts'
 import { probeNet } from './probe.ts'
-import { securityEnsure, securityRead } from './security.ts'
+import { type Filters, securityEnsure, securityRead } from './security.ts'
 import { watchTaps } from './taps.ts'
 import { subportsEnsure, subportsSweep } from './trunks.ts'
 
@@ -39,17 +39,37 @@ export function linuxNet(config: NetConfig): NetDriver {
   let last: NetDesired | null = null
   /** The state whose filters are in force: taps may be plugged for it. */
   let inForce: NetDesired | null = null
+  /** Those filters themselves. */
+  let filters: Filters | null = null
+  /** Guests' taps that the monitor has told of. */
+  const taps = new Set<string>()
   /** Taps that could not be plugged. A try changes the tap, which the monitor hears: without this, one try would cause the next. A pass tries again. */
   const refused = new Set<string>()
   /** What ports have become since the last pass looked at them: newer than what that pass, which goes on for long, has to report. */
   const since = new Map<string, PortStatus>()
 
-  const wirePass = async (desired: NetDesired, errors: NetError[], thorough: boolean) => {
+  /** Puts the filters in force: from those that are known to be, if they are still, else from those that are there. */
+  const filter = async (desired: NetDesired, known: Filters | null, reading: Promise<Filters> | undefined, thorough: boolean) => {
+    filters = null
+    if (known) {
+      try {
+        filters = await securityEnsure(desired, config, known, thorough)
+        return
+      } catch (error) {
+        config.log?.warn({ error: (error as Error).message }, 'filters are not as they were left; they are read and made anew')
+      }
+    }
+    filters = await securityEnsure(desired, config, await (reading ?? securityRead(config)), thorough)
+  }
+
+  const wirePass = async (desired: NetDesired, errors: NetError[], look: Look) => {
+    const thorough = look === 'all'
     refused.clear()
     since.clear()
+    const known = look === 'change' ? filters : null
     // One look serves the whole pass: a tap that appears meanwhile is told by the monitor, and waits for the quick lock.
-    const reading = securityRead(config)
-    reading.catch(() => undefined)
+    const reading = known ? undefined : securityRead(config)
+    reading?.catch(() => undefined)
     let links = await linkList(config.place ?? {})
     await note(errors, 'host', null, () => tapsUnplug(desired, config, links))
     if (desired.ports.some(port => port.subport) || [...links.values()].some(link => link.kind === 'vlan')) {
@@ -65,9 +85,7 @@ export function linuxNet(config: NetConfig): NetDriver {
         right.set(key, hash)
       }).then(good => good || right.delete(key))
     }
-    const filtered = await note(errors, 'security', null, async () =>
-      securityEnsure(desired, config, await reading, thorough || inForce === null),
-    )
+    const filtered = await note(errors, 'security', null, () => filter(desired, known, reading, thorough || inForce === null))
     if (filtered) inForce = desired
     const failed = new Set(errors.filter(error => error.kind === 'network').map(error => error.id))
     const guests = desired.ports.filter(port => isGuest(port))
@@ -84,10 +102,11 @@ export function linuxNet(config: NetConfig): NetDriver {
     return { statuses: plugged.statuses, links }
   }
 
-  const pass = async (desired: NetDesired, thorough: boolean, signal?: AbortSignal): Promise<NetReport> => {
+  const pass = async (desired: NetDesired, look: Look, signal?: AbortSignal): Promise<NetReport> => {
     const errors: NetError[] = []
+    const thorough = look === 'all'
     last = desired
-    const { statuses, links } = await quick(() => wirePass(desired, errors, thorough))
+    const { statuses, links } = await quick(() => wirePass(desired, errors, look))
     const ports = new Map(desired.ports.map(port => [port.id, port]))
     const networks = new Map(desired.networks.map(network => [network.id, network]))
     const namespaces = await netnsList()
@@ -127,9 +146,13 @@ export function linuxNet(config: NetConfig): NetDriver {
       else right.delete(key)
     })
     await serveMetadata(desired, errors)
-    await note(errors, 'host', null, async () =>
-      quick(async () => bridgesSweep(desired.networks, config, await linkList(config.place ?? {}))),
-    )
+    const needed = wantedLinks(desired.networks, config)
+    const swept = digest([...needed.bridges, ...needed.tunnels].sort())
+    if (look !== 'change' || right.get('bridges') !== swept) {
+      const sweep = async () => bridgesSweep(desired.networks, config, await linkList(config.place ?? {}))
+      if (await note(errors, 'host', null, () => quick(sweep))) right.set('bridges', swept)
+      else right.delete('bridges')
+    }
     return reportOf(desired, new Map([...statuses, ...since]), errors)
   }
 
@@ -153,11 +176,11 @@ export function linuxNet(config: NetConfig): NetDriver {
   const stops: (() => Promise<void>)[] = []
   return {
     probe: () => probeNet(config),
-    apply: (desired, options) => slow(() => pass(desired, options?.thorough ?? false, options?.signal)),
-    wire: taps =>
+    apply: (desired, options) => slow(() => pass(desired, options?.look ?? 'some', options?.signal)),
+    wire: names =>
       quick(async () => {
         const desired = inForce
-        const told = new Set(taps.filter(tap => !refused.has(tap)))
+        const told = new Set(names.filter(tap => !refused.has(tap)))
         // A parent's tap brings its subports', of which the monitor tells.
         const carried = (desired?.ports ?? []).filter(port => port.subport && told.has(tapName(port.subport.parentId)))
         if (carried.length > 0) {
@@ -166,9 +189,17 @@ export function linuxNet(config: NetConfig): NetDriver {
         }
         const wanted = (desired?.ports ?? []).filter(port => isGuest(port) && told.has(tapName(port.id)))
         if (!desired || wanted.length === 0) return []
-        const names = wanted.map(port => tapName(port.id))
         const limited = wanted.filter(port => port.qos?.egress.bandwidth).map(port => limitLink(tapName(port.id)))
-        const found = await Promise.all([...names, ...limited].map(name => linkFetch(config.place ?? {}, name)))
+        if (limited.length === 0 && wanted.every(port => taps.has(tapName(port.id)))) {
+          const statuses = await tapsWire(wanted, desired, config).catch(() => undefined)
+          if (statuses) {
+            for (const { id, status } of statuses) since.set(id, status)
+            return statuses
+          }
+        }
+        const found = await Promise.all(
+          [...wanted.map(port => tapName(port.id)), ...limited].map(name => linkFetch(config.place ?? {}, name)),
+        )
         const links = new Map(found.flatMap(link => (link ? [[link.name, link] as const] : [])))
         const unlimited = await limitsEnsure(wanted, config, links)
         const { statuses, errors } = await tapsPlug(wanted, desired, config, links)
@@ -181,7 +212,12 @@ export function linuxNet(config: NetConfig): NetDriver {
         return [...statuses].map(([id, status]) => ({ id, status }))
       }),
     async watch(heard) {
-      const stop = await watchTaps(config.place ?? {}, heard, words => config.log?.warn({ words }, 'link monitor started again'))
+      const seen = (tap: string, there: boolean) => {
+        if (there) taps.add(tap)
+        else taps.delete(tap)
+        heard(tap, there)
+      }
+      const stop = await watchTaps(config.place ?? {}, seen, words => config.log?.warn({ words }, 'link monitor started again'))
       stops.push(stop)
       return stop
     },
@@ -192,6 +228,7 @@ export function linuxNet(config: NetConfig): NetDriver {
           await metadata?.close()
           right.clear()
           inForce = null
+          filters = null
           return destroyAll(config)
         }),
       ),

@@ -23,7 +23,8 @@ if (process.send) {
     const { config, states } = message as Job
     const driver = linuxNet(config)
     process.send?.('begun')
-    for (let i = 0; ; i++) await driver.apply(states[i % states.length] as NetDesired, { thorough: i % 3 === 0 })
+    for (let i = 0; ; i++)
+      await driver.apply(states[i % states.length] as NetDesired, { look: i % 3 === 0 ? 'all' : i % 3 === 1 ? 'some' : 'change' })
   })
 } else {
   const skip = process.getuid?.() === 0 ? false : 'needs root'

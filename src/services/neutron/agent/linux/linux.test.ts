@@ -44,7 +44,8 @@ test('security groups: closed until allowed, both directions, stateful, cut when
   const icmp = testRule('ingress', { protocol: 1, portMin: 8, portMax: 0 })
   const icmp6 = testRule('ingress', { protocol: 58, ipVersion: 6 })
   const ssh6 = testRule('ingress', { protocol: 6, ipVersion: 6, portMin: 20, portMax: 22, remote: { prefix: 'fd00::/64' } })
-  assert.deepEqual((await host.driver.apply(state([...group.rules, ssh, icmp, icmp6, ssh6]))).errors, [])
+  const change = (rules: typeof group.rules) => host.driver.apply(state(rules), { look: 'change' })
+  assert.deepEqual((await change([...group.rules, ssh, icmp, icmp6, ssh6])).errors, [])
   assert.equal(await ga.ping('10.0.0.6'), true, 'icmp is let in')
   assert.equal(await ga.ping('fd00::6'), true, 'icmpv6 is let in')
   assert.equal(await ga.connects('10.0.0.6', 22), true)
@@ -54,12 +55,18 @@ test('security groups: closed until allowed, both directions, stateful, cut when
 
   // A connection under way ends with its rule.
   const talk = await ga.talks('10.0.0.6')
-  assert.deepEqual((await host.driver.apply(state([...group.rules, ssh]))).errors, [])
+  assert.deepEqual((await change([...group.rules, ssh])).errors, [])
   assert.equal(await ga.ping('10.0.0.6', BRIEFLY), false)
   const until = talk.answers()
   assert.equal(await ga.ping('10.0.0.6', BRIEFLY), false)
   assert.equal(talk.answers(), until, 'cut in the middle')
   await talk.stop()
+
+  // Somebody takes the filters away: the next change finds it and puts all in force.
+  await run(['nft', 'flush', 'ruleset'], { netns: host.netns })
+  assert.deepEqual((await change([...group.rules, icmp])).errors, [])
+  assert.equal(await ga.connects('10.0.0.6', 22, BRIEFLY), false)
+  assert.equal(await ga.ping('10.0.0.6'), true)
 
   // Nothing goes out without an egress rule.
   assert.deepEqual((await host.driver.apply(state([ssh, icmp]))).errors, [])

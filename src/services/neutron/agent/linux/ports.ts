@@ -74,7 +74,28 @@ export async function tapsPlug(
   return { statuses, errors }
 }
 
-function plugLines(link: Link, bridge: string, mtu: number): Line[] {
+/**
+ * Plugs the taps of these ports, all of them there and none looked at before: for a boot, which waits for it. Gives each port's status.
+ * @throws RunError, Error when one cannot be plugged as it is; those before it are then plugged.
+ */
+export async function tapsWire(
+  ports: readonly DesiredPort[],
+  desired: NetDesired,
+  config: NetConfig,
+): Promise<{ id: string; status: PortStatus }[]> {
+  const networks = new Map(desired.networks.map(network => [network.id, network]))
+  const up = ports.filter(port => port.adminStateUp)
+  const lines = up.flatMap(port => {
+    const network = networks.get(port.networkId)
+    if (!network) throw new Error(`network ${port.networkId} is not in the desired state`)
+    const bare = { name: tapName(port.id), mtu: null, master: null, up: false }
+    return plugLines(bare, bridgeOf(network, config), network.mtu)
+  })
+  await batch(config.place ?? {}, lines)
+  return ports.map(({ id, adminStateUp }) => ({ id, status: adminStateUp ? 'ACTIVE' : 'DOWN' }))
+}
+
+function plugLines(link: Pick<Link, 'name' | 'master' | 'up'> & { mtu: number | null }, bridge: string, mtu: number): Line[] {
   return [
     ...(link.mtu === mtu ? [] : [['link', 'set', link.name, 'mtu', mtu]]),
     ...(link.master === bridge

@@ -1,6 +1,6 @@
 // The filters of a host: makes the two tables so, then cuts the connections under way that they would not let begin any more.
 import { connectionDelete, connectionDeleteAll, connectionListAll } from '#host/net/conntrack.ts'
-import { type NftActual, nftDiff, nftRead } from '#host/net/nft.ts'
+import { type NftActual, nftDiff, nftOnce, nftRead } from '#host/net/nft.ts'
 import { run } from '#host/run.ts'
 import type { DesiredNetwork, NetDesired } from '../desired.ts'
 import { bridgeName, hasOwnBridge, TABLE } from '../names.ts'
@@ -27,24 +27,30 @@ export function surroundings(networks: readonly DesiredNetwork[], config: NetCon
   }
 }
 
+/** What is in force. */
+export interface Filters {
+  bridge: NftActual | null
+  inet: NftActual | null
+}
+
 /** The filters as they are. */
-export async function securityRead(config: NetConfig): Promise<{ bridge: NftActual | null; inet: NftActual | null }> {
+export async function securityRead(config: NetConfig): Promise<Filters> {
   const place = config.place ?? {}
   const [bridge, inet] = await Promise.all([nftRead(place, 'bridge', TABLE), nftRead(place, 'inet', TABLE)])
   return { bridge, inet }
 }
 
 /**
- * Puts the filters of a desired state in force, all of them at one instant. `actual` are those that were just read; `thorough` looks for
- * connections to cut even where no filter changed.
+ * Puts the filters of a desired state in force, all of them at one instant, and gives them. `actual` are those in force now; `thorough` looks
+ * for connections to cut even where no filter changed.
  * @throws RunError: then the old ones are in force still.
  */
 export async function securityEnsure(
   desired: NetDesired,
   config: NetConfig,
-  actual: { bridge: NftActual | null; inet: NftActual | null },
+  actual: Filters,
   thorough = false,
-): Promise<void> {
+): Promise<Filters> {
   const place = config.place ?? {}
   const { bridge, inet } = actual
   const around = surroundings(desired.networks, config)
@@ -55,6 +61,7 @@ export async function securityEnsure(
   // killed between the filters and the connections.
   if (inet !== null && (thorough || /^(delete|flush) /m.test(script)))
     await cut(desired, tables.inet.sets.get('zones')?.elements ?? new Map(), around, config)
+  return { bridge: nftOnce(tables.bridge), inet: nftOnce(tables.inet) }
 }
 
 async function cut(

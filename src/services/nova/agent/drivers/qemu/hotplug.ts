@@ -61,7 +61,7 @@ const machineType = (live: Live): string => live.record.machine ?? live.record.s
 export async function plugTaps(host: Host, live: Live): Promise<void> {
   const { spec, uid } = live.record
   const wanted = spec.nics.map(({ tap: name, mtu, queues }) => ({ name, mtu, multiQueue: (queues ?? 1) > 1 }))
-  await tapsEnsure(uid, wanted, host.netns)
+  await tapsEnsure(uid, wanted, host.netns, live.record.started === undefined)
 }
 
 /** Gives a new device a place on the running machine, and keeps it in the record. */
