@@ -48,8 +48,14 @@ export interface Started {
   stop: Closer
 }
 
-/** Starts this machine's agent. */
-export async function startHost(options: HostOptions): Promise<Started> {
+/** An agent that is ready to work for a controller. */
+export interface Ready extends Started {
+  /** Connects, once. */
+  open(): void
+}
+
+/** Makes this machine's agent ready. A controller need not be there for that. */
+export async function startHost(options: HostOptions): Promise<Ready> {
   const { name, folder, log, duties } = options
   const config = loadConfig(options.configFile, SETTINGS)
   const link = dial({ host: name, ...options.dial, log, held: true })
@@ -62,11 +68,11 @@ export async function startHost(options: HostOptions): Promise<Started> {
     mkdirSync(nova, { recursive: true, mode: 0o711 })
     parts.push(await compute(link, qemuDriver({ dataDir: nova, hostname: name, images: linkImages(link), log }), log))
   }
-  link.open()
-  return started(link, parts, () => {
+  const last = (): void => {
     unlog()
     options.machine.release()
-  })
+  }
+  return { ...started(link, parts, last), open: () => link.open() }
 }
 
 /** Starts pretended hosts inside a controller's process, whose agents have memory in place of machines. */

@@ -104,57 +104,57 @@ async function start(o: UpOptions, log: Log, say: (line: string) => void, onClos
     simulated: o.simulated,
     host: joined?.host,
   }
-  let kept: Kept | undefined
-  let local: LocalWay | undefined
-  let bare = false
-  if (plan.api.length + plan.work.length > 0) {
-    const controller = await startOwnController(o, log, say, onClose)
-    kept = controller.kept
-    local = controller.local
-    bare = controller.bare
-    state.url = controller.url
-    state.databaseUrl = controller.databaseUrl
+  const own = plan.api.length + plan.work.length > 0 ? ownController(o, log, say, onClose) : undefined
+  const way = joined ? joinedWay(layout, joined) : own?.local
+  if (machine && !way)
+    throw new Error(
+      'this machine is to be a host, but of no cloud: it has not joined one (nubo join), and no controller is started with it',
+    )
+  const ready = async () => {
+    if (!machine || !way) return undefined
+    const { name, dial, overlay } = way
+    const { startHost } = await hostCode!
+    const more = { duties: plan.duties, folder: layout.agent, configFile: layout.config, machine, log }
+    return startHost({ name, dial, overlay: await overlay(), ...more })
   }
-  const way = joined ? joinedWay(layout, joined) : local
+  // Side by side: neither needs the other for getting ready. When one fails, the other is there to be stopped.
+  const [starting, getting] = await Promise.allSettled([own?.started(), ready()])
+  // Registered last, so that it stops first.
+  if (getting.status === 'fulfilled' && getting.value) onClose(getting.value.stop)
+  const [started, host] = [valueOf(starting), valueOf(getting)]
+  if (own) state.url = own.url
+  state.databaseUrl = started?.databaseUrl
   if (way && joined && o.simulated > 0) {
     say(`starting the pretended host ${joined.host}`)
     const config = loadConfig(layout.config, SETTINGS)
     const { startPretended } = await hostCode!
     const host = await startPretended({ name: way.name, dial: way.dial, config, log })
     onClose(host.stop)
-  } else if (machine) {
-    if (!way)
-      throw new Error(
-        'this machine is to be a host, but of no cloud: it has not joined one (nubo join), and no controller is started with it',
-      )
-    say('starting the host agent')
-    const { name, dial, overlay } = way
-    const { startHost } = await hostCode!
-    const more = { duties: plan.duties, folder: layout.agent, configFile: layout.config, machine, log }
-    const host = await startHost({ name, dial, overlay: await overlay(), ...more })
-    onClose(host.stop)
+  } else if (host) {
+    say('connecting the host agent')
+    host.open()
     if (!joined) await reported(host, say)
   }
   stateWrite(layout, state)
   onClose(async () => stateClear(layout))
-  return { url: state.url, bare, controller: kept }
+  return { url: state.url, bare: started?.bare ?? false, controller: started?.kept }
+}
+
+function valueOf<T>(result: PromiseSettledResult<T>): T {
+  if (result.status === 'rejected') throw result.reason
+  return result.value
 }
 
 interface OwnController {
   url: string
-  bare: boolean
-  databaseUrl: string
-  kept?: Kept
   /** The way of this machine's agent to it, where this machine is a host. */
   local?: LocalWay
+  /** Starts it with its database. */
+  started(): Promise<{ bare: boolean; databaseUrl: string; kept?: Kept }>
 }
 
-async function startOwnController(
-  o: UpOptions,
-  log: Log,
-  say: (line: string) => void,
-  onClose: (closer: Closer) => void,
-): Promise<OwnController> {
+/** Prepares a controller of this instance: its folders, passwords and certificates. */
+function ownController(o: UpOptions, log: Log, say: (line: string) => void, onClose: (closer: Closer) => void): OwnController {
   const { layout, plan } = o
   layoutMake(layout, o.owner)
   for (const device of o.objectDevices ?? []) deviceEnsure(device, o.owner)
@@ -194,6 +194,21 @@ async function startOwnController(
   }
   // Before the controller starts: the passwords that it stores must not be lost if we die meanwhile.
   if (o.own || isNew) cloudsWrite(layout, passwords, `${publicUrl}/identity/v3`, o.region, tls?.ca)
+  return {
+    url,
+    local: local && localWay(local, address, { loopback, host: o.at.host, ca }),
+    started: () => startController(o, controlled, isNew, log, say, onClose),
+  }
+}
+
+async function startController(
+  o: UpOptions,
+  controlled: Omit<ControlledOptions, 'databaseUrl'>,
+  isNew: boolean,
+  log: Log,
+  say: (line: string) => void,
+  onClose: (closer: Closer) => void,
+) {
   const database = o.databaseUrl === undefined ? ownDatabase(o, log, say, onClose) : Promise.resolve(o.databaseUrl)
   const asked = database.then(databaseUrl => {
     say('starting the controller')
@@ -216,20 +231,14 @@ async function startOwnController(
     ])
     const controller = await startControlled({ ...options, user: undefined }, log)
     onClose(() => controller.close())
-    const hosts = await startSimulatedHosts(controller, inProcess, log)
+    const hosts = await startSimulatedHosts(controller, controlled.inProcess ?? [], log)
     onClose(hosts.stop)
     await reported(hosts, say)
     ;({ made, bare } = controller)
   }
   // A cloud that was there has passwords that are not known here.
-  if (!o.own && isNew && !made) rmSync(layout.clouds)
-  return {
-    url,
-    bare,
-    databaseUrl: await database,
-    kept,
-    local: local && localWay(local, address, { loopback, host: o.at.host, ca }),
-  }
+  if (!o.own && isNew && !made) rmSync(o.layout.clouds)
+  return { bare, databaseUrl: await database, kept }
 }
 
 /** Seconds that hosts have to say what they have. */
