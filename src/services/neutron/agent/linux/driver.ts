@@ -22,8 +22,11 @@ import { limitsEnsure } from './limits.ts'
 import { isGuest, tapsPlug, tapsUnplug, tapsWire } from './ports.ts'
 import { probeNet } from './probe.ts'
 import { type Filters, securityEnsure, securityRead } from './security.ts'
-import { watchTaps } from './taps.ts'
+import { type TapEvent, watchTaps } from './taps.ts'
 import { subportsEnsure, subportsSweep } from './trunks.ts'
+
+/** How long the monitor may take to tell of a tap that was wired (milliseconds). */
+const TOLD_MS = 1000
 
 /** Namespaces that are worked on at a time. */
 const AT_ONCE = 4
@@ -43,6 +46,8 @@ export function linuxNet(config: NetConfig): NetDriver {
   let filters: Filters | null = null
   /** Guests' taps that the monitor has told of. */
   const taps = new Set<string>()
+  /** Those that were just wired, by when the monitor tells of it at the latest: until then it tells of what was before. */
+  const wired = new Map<string, number>()
   /** Taps that could not be plugged. A try changes the tap, which the monitor hears: without this, one try would cause the next. A pass tries again. */
   const refused = new Set<string>()
   /** What ports have become since the last pass looked at them: newer than what that pass, which goes on for long, has to report. */
@@ -191,11 +196,14 @@ export function linuxNet(config: NetConfig): NetDriver {
         if (!desired || wanted.length === 0) return []
         const limited = wanted.filter(port => port.qos?.egress.bandwidth).map(port => limitLink(tapName(port.id)))
         if (limited.length === 0 && wanted.every(port => taps.has(tapName(port.id)))) {
+          const until = performance.now() + TOLD_MS
+          for (const port of wanted) wired.set(tapName(port.id), until)
           const statuses = await tapsWire(wanted, desired, config).catch(() => undefined)
           if (statuses) {
             for (const { id, status } of statuses) since.set(id, status)
             return statuses
           }
+          for (const port of wanted) wired.delete(tapName(port.id))
         }
         const found = await Promise.all(
           [...wanted.map(port => tapName(port.id)), ...limited].map(name => linkFetch(config.place ?? {}, name)),
@@ -212,10 +220,12 @@ export function linuxNet(config: NetConfig): NetDriver {
         return [...statuses].map(([id, status]) => ({ id, status }))
       }),
     async watch(heard) {
-      const seen = (tap: string, there: boolean) => {
+      const seen = ({ tap, there, plugged }: TapEvent) => {
         if (there) taps.add(tap)
         else taps.delete(tap)
-        heard(tap, there)
+        const before = !plugged && there && performance.now() < (wired.get(tap) ?? 0)
+        if (!before) wired.delete(tap)
+        if (!plugged && !before) heard(tap, there)
       }
       const stop = await watchTaps(config.place ?? {}, seen, words => config.log?.warn({ words }, 'link monitor started again'))
       stops.push(stop)

@@ -2,11 +2,18 @@
 import { type Followed, follow, type RunPlace } from '#host/run.ts'
 import { TAP } from '../names.ts'
 
+export interface TapEvent {
+  tap: string
+  there: boolean
+  /** In a bridge. */
+  plugged: boolean
+}
+
 /**
  * The event in one line of `ip -o monitor link`, if it is about a tap: '7: tap12345678-ab: <BROADCAST,…> … master brq… state DOWN …', or the same
  * after 'Deleted '. A bridge also says 'Deleted' when a port leaves it; such a line names the bridge as master.
  */
-export function parseTapEvent(line: string): { tap: string; there: boolean; plugged: boolean } | null {
+export function parseTapEvent(line: string): TapEvent | null {
   const found = /^(Deleted )?\d+: (tap[^:@\s]+)(?:@\S+)?: <[^>]*>(.*)$/.exec(line)
   if (!found || !TAP.test(found[2] as string)) return null
   const plugged = / master \S+ /.test(found[3] as string)
@@ -14,10 +21,10 @@ export function parseTapEvent(line: string): { tap: string; there: boolean; plug
   return { tap: found[2] as string, there: !found[1], plugged }
 }
 
-/** Calls back for each tap that appears (or is found unplugged) or goes. The monitor is started again if it ends by itself. */
+/** Calls back for each change of a tap. The monitor is started again if it ends by itself. */
 export async function watchTaps(
   place: RunPlace,
-  heard: (tap: string, there: boolean) => void,
+  heard: (event: TapEvent) => void,
   ended: (words: string) => void,
 ): Promise<() => Promise<void>> {
   let followed: Followed
@@ -27,7 +34,7 @@ export async function watchTaps(
       ['ip', '-o', 'monitor', 'link'],
       line => {
         const event = parseTapEvent(line)
-        if (event && (!event.there || !event.plugged)) heard(event.tap, event.there)
+        if (event) heard(event)
       },
       place,
     )
