@@ -74,6 +74,9 @@ const SETTINGS: Record<string, string> = {
   max_logical_replication_workers: '0',
   autovacuum_max_workers: '1',
   autovacuum_worker_slots: '1',
+  // A look at every table costs as much as all else does in that time where nothing happens.
+  autovacuum_naptime: '4min',
+  wal_writer_delay: '1s',
   wal_level: 'minimal',
   max_wal_senders: '0',
   max_wal_size: '256MB',
