@@ -98,6 +98,7 @@ export function parseTable(output: string): NftActual {
 /** What a listing of the table would tell once it is in force: elements and rules are written as nft lists them. */
 export function nftOnce(table: NftTable): NftActual {
   return {
+    helpers: new Set(table.helpers?.keys()),
     sets: new Map([...table.sets].map(([name, set]) => [name, set.elements])),
     chains: new Map<string, (string | null)[]>([
       [skeleton(table), []],
