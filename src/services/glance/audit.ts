@@ -34,6 +34,7 @@ export const glanceAudit = audit({
     const wanted = await filesNamed(db)
     const stores = storesOf({ config })
     for (const { id, folder } of stores) {
+      if (folder === null) continue // object storage has an audit of its own
       const there = new Map((await fileList(folder)).map(file => [file.name, file]))
       for (const image of named.filter(row => row.store === id)) {
         const file = there.get(image.file)
@@ -47,7 +48,7 @@ export const glanceAudit = audit({
         }
       }
     }
-    for (const folder of [...stores.map(store => store.folder), stagingFolder({ config })]) {
+    for (const folder of [...stores.flatMap(store => store.folder ?? []), stagingFolder({ config })]) {
       for (const { name, age } of await fileList(folder)) {
         if (age > YOUNG && !wanted.has(name)) found.push({ what: 'file', id: `${folder}/${name}`, why: 'no image has it' })
       }

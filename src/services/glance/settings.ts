@@ -7,7 +7,20 @@ const Ports = (defaults: number[], description: string) =>
 
 const Store = Object({
   id: String({ pattern: '^[A-Za-z0-9_-]{1,64}$', description: 'Its name on the wire.' }),
-  path: String({ description: 'Folder of its files, below the data folder unless absolute.' }),
+  path: Optional(String({ description: 'Folder of its files, below the data folder unless absolute.' })),
+  container: Optional(
+    String({
+      pattern: '^[A-Za-z0-9._-]{1,200}$',
+      description:
+        'In place of a folder: a container of object storage (in an account of its own), for processes that answer for that too.',
+    }),
+  ),
+  segment_size: Integer({
+    default: 209_715_200,
+    minimum: 1,
+    maximum: 5_368_709_120,
+    description: 'In a container: bytes of one object. A larger image is several.',
+  }),
   description: Optional(String({ description: 'What users are told of it.' })),
 })
 

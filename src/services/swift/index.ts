@@ -1,7 +1,7 @@
 /** What other services may use of object storage: objects in an account, as the store itself. */
 import { unavailable } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
-import { storeOf } from './embed.ts'
+import { storeIn } from './embed.ts'
 import { type Body, discard, formatQuery, type Headers, ok, ownEnv, quote, type Req, type Res, readAll } from './http/message.ts'
 
 export { fillContainer } from './fill.ts'
@@ -17,7 +17,7 @@ export interface ObjectStore {
     container: string,
     object: string,
     body: AsyncIterable<Buffer> | Buffer,
-    options?: { length?: number | null; headers?: Headers },
+    options?: { length?: number | null; headers?: Headers; query?: Record<string, string> },
   ): Promise<{ etag: string }>
   /** The object, or null when there is none. `range` as [start, end). */
   get(
@@ -28,12 +28,18 @@ export interface ObjectStore {
   head(container: string, object: string): Promise<Headers | null>
   /** False when there was none. */
   remove(container: string, object: string): Promise<boolean>
-  list(
-    container: string,
-    options?: { prefix?: string; marker?: string; limit?: number },
-  ): Promise<{ name: string; bytes: number; hash: string }[]>
+  list(container: string, options?: { prefix?: string; marker?: string; limit?: number }): Promise<Listed[]>
   /** A container and all in it. */
   drop(container: string): Promise<void>
+}
+
+/** An object in a listing. */
+export interface Listed {
+  name: string
+  bytes: number
+  hash: string
+  /** ISO 8601 without a zone: UTC. */
+  last_modified: string
 }
 
 /** The objects of a project: account `AUTH_<project>`, or one of a service's own (a name that begins with a dot is never a tenant's). */
@@ -62,7 +68,9 @@ export function objectsOf(env: Env, account: string): ObjectStore {
       length,
       env: { ...ownEnv('internal'), authorizeOverride: true },
     }
-    return storeOf(env).app(req)
+    const here = storeIn(env)
+    if (!here) throw unavailable('Object storage does not run in this process')
+    return here.app(req)
   }
   const wanted = (res: Res, what: string): Res => {
     if (ok(res.status)) return res
@@ -73,11 +81,11 @@ export function objectsOf(env: Env, account: string): ObjectStore {
     async ensure(container) {
       wanted(await ask('PUT', container), `PUT of container ${container}`)
     },
-    async put(container, object, body, { length, headers } = {}) {
+    async put(container, object, body, { length, headers, query } = {}) {
       const bytes = Buffer.isBuffer(body) ? one(body) : body
       const size = Buffer.isBuffer(body) ? body.length : (length ?? null)
       const res = wanted(
-        await ask('PUT', `${container}/${object}`, { headers, body: bytes, length: size }),
+        await ask('PUT', `${container}/${object}`, { headers, query, body: bytes, length: size }),
         `PUT of ${container}/${object}`,
       )
       return { etag: res.headers.etag.replaceAll('"', '') }
@@ -110,7 +118,7 @@ export function objectsOf(env: Env, account: string): ObjectStore {
             wanted(res, `GET of container ${container}?${formatQuery(new Map(globalThis.Object.entries(query)))}`).body,
           )
         ).toString(),
-      ) as { name: string; bytes: number; hash: string }[]
+      ) as Listed[]
     },
     async drop(container) {
       for (;;) {

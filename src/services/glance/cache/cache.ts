@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path'
 import type { Readable } from 'node:stream'
 import { type Query, sql } from '#kit/db/index.ts'
 import type { Env } from '#kit/service.ts'
-import { fileList, fileRead, fileRemove, filesStore } from '../files/index.ts'
+import { fileList, fileRead, fileRemove, filesStore, folderPlace } from '../files/index.ts'
 import { glanceSettings } from '../settings.ts'
 import { locationsOpen, type Range, storesOf } from '../stores.ts'
 
@@ -104,7 +104,7 @@ async function linked(env: Env, locations: Locations, file: string): Promise<num
 }
 
 async function copied(env: Env, locations: Locations, file: string): Promise<number> {
-  const { size } = await filesStore([cacheFolder(env)], file, await locationsOpen(env, locations), () => {})
+  const { size } = await filesStore([folderPlace(cacheFolder(env))], file, await locationsOpen(env, locations), () => {})
   return size
 }
 

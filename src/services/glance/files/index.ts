@@ -8,9 +8,19 @@ import * as fs from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { unavailable } from '#kit/fault.ts'
+import type { Part, Place } from './place.ts'
 
 const CHUNK = 512 * 1024
 const TEMPORARY = '.part'
+
+/** A folder as a place. */
+export const folderPlace = (folder: string): Place => ({
+  name: folder,
+  part: file => partNew(folder, file),
+  read: (file, range) => fileRead(folder, file, range),
+  remove: file => fileRemove(folder, file),
+  list: () => fileList(folder),
+})
 
 /** What a stored file is. */
 export interface Stored {
@@ -21,37 +31,37 @@ export interface Stored {
 
 export interface StoreOptions {
   /**
-   * Told of a folder that cannot be written, whose file is dropped while the others go on. Without it, and when no folder is left, storing fails.
+   * Told of a place that cannot be written, whose file is dropped while the others go on. Without it, and when no place is left, storing fails.
    */
-  onFolderLost?: (folder: string, error: unknown) => void
+  onPlaceLost?: (place: Place, error: unknown) => void
 }
 
 /**
- * Stores a stream under a name in each of the folders. `look` sees each chunk before it is written, and may throw to end it; nothing is left then.
+ * Stores a stream under a name in each of the places. `look` sees each chunk before it is written, and may throw to end it; nothing is left then.
  * Throws `unavailable`, with the system's words, when a disk is full or cannot be written.
  */
 export async function filesStore(
-  folders: readonly string[],
+  places: readonly Place[],
   name: string,
   source: AsyncIterable<Buffer>,
   look: (chunk: Buffer) => void,
-  { onFolderLost }: StoreOptions = {},
+  { onPlaceLost }: StoreOptions = {},
 ): Promise<Stored> {
-  const files = new Map<string, Part>()
-  const each = async (fn: (file: Part, folder: string) => Promise<void>): Promise<void> => {
-    for (const [folder, file] of [...files]) {
+  const files = new Map<Place, Part>()
+  const each = async (fn: (file: Part) => Promise<void>): Promise<void> => {
+    for (const [place, file] of [...files]) {
       try {
-        await fn(file, folder)
+        await fn(file)
       } catch (error) {
-        if (!onFolderLost || files.size === 1) throw error
-        files.delete(folder)
+        if (!onPlaceLost || files.size === 1) throw error
+        files.delete(place)
         await file.drop()
-        onFolderLost(folder, diskFault(error))
+        onPlaceLost(place, diskFault(error))
       }
     }
   }
   try {
-    for (const folder of folders) files.set(folder, partNew(folder, name))
+    for (const place of places) files.set(place, place.part(name))
     await each(file => file.open())
     const [md5, sha512] = [createHash('md5'), createHash('sha512')]
     let size = 0
@@ -70,16 +80,7 @@ export async function filesStore(
   }
 }
 
-/** A file being written: one write is under way while the next bytes are gathered. */
-interface Part {
-  open(): Promise<void>
-  add(chunk: Buffer): Promise<void>
-  /** Everything is on the disk under the final name. */
-  finish(): Promise<void>
-  /** Nothing is left. */
-  drop(): Promise<void>
-}
-
+/** One write is under way while the next bytes are gathered. */
 function partNew(folder: string, name: string): Part {
   const path = join(folder, name)
   let handle: fs.FileHandle | undefined

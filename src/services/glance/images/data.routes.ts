@@ -6,9 +6,8 @@ import { badRequest, conflict, Fault, forbidden, gone, rangeNotSatisfiable, unsu
 import { bytes, type Call, route } from '#kit/http/route.ts'
 import type { Env } from '#kit/service.ts'
 import { cacheOpen, cacheQueue } from '../cache/cache.ts'
-import { fileRemove } from '../files/index.ts'
 import { quotaEnforce } from '../quotas.ts'
-import { locationsOpen, type Range, type Store, storeNamed } from '../stores.ts'
+import { locationsOpen, placeOf, type Range, type Store, storeNamed } from '../stores.ts'
 import type { Location } from '../tables.ts'
 import { leaseEnd, type Received, receive } from './receive.ts'
 import { imageFetch, noImage } from './store.ts'
@@ -74,9 +73,10 @@ export async function imageFill(
   if (image.status !== 'queued') throw conflict(`Image status transition from ${image.status} to saving is not allowed`)
   refuseFormless(image)
   const file = randomUUID()
+  const place = placeOf(env, store)
   await uploadBegin(env, image, file, 'saving')
   try {
-    const received = await receive(env, image, source, { folders: [store.folder], file, announced, inspect: true })
+    const received = await receive(env, image, source, { places: [place], file, announced, inspect: true })
     const row = await env.db.tx(tx =>
       tx
         .updateTable('glance.images')
@@ -88,7 +88,7 @@ export async function imageFill(
     )
     if (!row) throw gone(`The image ${image.id} was deleted while its data arrived.`)
   } catch (error) {
-    await fileRemove(store.folder, file)
+    await place.remove(file)
     await uploadUndo(env, image.id, file, 'queued', error)
     throw error
   }

@@ -5,11 +5,10 @@ import { badRequest, conflict, forbidden, notFound } from '#kit/fault.ts'
 import { route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { sagaStart } from '#kit/saga/index.ts'
-import { fileRemove } from '../files/index.ts'
 import { taskInsert } from '../import/import.routes.ts'
 import { locationImport } from '../import/location.saga.ts'
 import { uriAllowed } from '../import/uri.ts'
-import { locationUrl, storesOf } from '../stores.ts'
+import { locationUrl, placeOf, storesOf } from '../stores.ts'
 import { refuseFormless } from './data.routes.ts'
 import { refuseHash } from './locations.ts'
 import { imageFetch, imageUpdate } from './store.ts'
@@ -88,7 +87,7 @@ export const locationRoutes = [
         await imageUpdate(tx, image.id, { locations: image.locations.toSpliced(place, 1) })
         return image.locations[place]!
       })
-      if (removed.file) await fileRemove(store.folder, removed.file)
+      if (removed.file) await placeOf(env, store).remove(removed.file)
     },
   }),
 ]

@@ -7,7 +7,8 @@
 import { sql } from '#kit/db/index.ts'
 import { badRequest, type Fault, gone, tooLarge, unsupportedMedia } from '#kit/fault.ts'
 import type { Env } from '#kit/service.ts'
-import { fileRemove, filesStore, type Stored } from '../files/index.ts'
+import { filesStore, type Stored } from '../files/index.ts'
+import type { Place } from '../files/place.ts'
 import { type Finding, inspection, objection } from '../inspect/index.ts'
 import { glanceSettings } from '../settings.ts'
 import type { Image } from './view.ts'
@@ -23,19 +24,19 @@ export interface Received extends Stored {
 }
 
 export interface ReceiveOptions {
-  folders: readonly string[]
+  places: readonly Place[]
   file: string
   /** Bytes that the sender announced. */
   announced?: number
   /** Whether the content must be what the image says: staged bytes are looked at when they are imported. */
   inspect: boolean
   /** See `filesStore`. */
-  onFolderLost?: (folder: string, error: unknown) => void
+  onPlaceLost?: (place: Place, error: unknown) => void
   signal?: AbortSignal
 }
 
 /**
- * Writes the bytes to a file in each folder. Nothing is left when it fails. Throws tooLarge beyond the cap, unsupportedMedia for content
+ * Writes the bytes to a file in each place. Nothing is left when it fails. Throws tooLarge beyond the cap, unsupportedMedia for content
  * that is dangerous or not what the image says, badRequest when the sender breaks off, gone when the image is deleted meanwhile.
  */
 export async function receive(
@@ -59,7 +60,7 @@ export async function receive(
       look.add(chunk)
       if (options.inspect && !before && look.decided) refuse(image, look.finish())
     }
-    const stored = await filesStore(options.folders, options.file, source, pass, { onFolderLost: options.onFolderLost })
+    const stored = await filesStore(options.places, options.file, source, pass, { onPlaceLost: options.onPlaceLost })
     if (options.announced !== undefined && stored.size !== options.announced) {
       throw badRequest(`The data broke off after ${stored.size} of ${options.announced} bytes.`)
     }
@@ -67,7 +68,7 @@ export async function receive(
     if (options.inspect) refuse(image, found)
     return { ...stored, found }
   } catch (error) {
-    for (const folder of options.folders) await fileRemove(folder, options.file)
+    for (const place of options.places) await place.remove(options.file)
     // The sender has gone: it was no fault of ours.
     if ((error as NodeJS.ErrnoException).code === 'ECONNRESET') throw badRequest('The data broke off.', { cause: error })
     throw error

@@ -1,7 +1,7 @@
 import { forbidden, notFound } from '#kit/fault.ts'
 import { route } from '#kit/http/route.ts'
 import { fileRemove } from '../files/index.ts'
-import { stagingFolder, storesOf } from '../stores.ts'
+import { placeOf, stagingFolder, storesOf } from '../stores.ts'
 import { imageShown } from './show.ts'
 import { imageFetch, imageRemove, imageUpdate } from './store.ts'
 
@@ -27,8 +27,8 @@ export const imageDelete = route({
       return row
     })
     // Files that this process does not live to remove are found by the sweep.
-    for (const { folder, id } of storesOf(env)) {
-      for (const { store, file } of image.locations) if (store === id && file) await fileRemove(folder, file)
+    for (const one of storesOf(env)) {
+      for (const { store, file } of image.locations) if (store === one.id && file) await placeOf(env, one).remove(file)
     }
     if (image.stage) await fileRemove(stagingFolder(env), image.stage)
   },

@@ -6,7 +6,7 @@ import { type Call, route } from '#kit/http/route.ts'
 import * as S from '#kit/http/schema.ts'
 import { sagaStart } from '#kit/saga/index.ts'
 import { catalogFor } from '#services/keystone/index.ts'
-import { fileRemove } from '../files/index.ts'
+import { fileRemove, folderPlace } from '../files/index.ts'
 import { announcedBytes, refuseFormless, uploadBegin, uploadUndo } from '../images/data.routes.ts'
 import { UUID_PATTERN } from '../images/fields.ts'
 import { receive } from '../images/receive.ts'
@@ -33,7 +33,7 @@ export const imageStage = route({
     const folder = stagingFolder(env)
     await uploadBegin(env, image, file, 'uploading')
     try {
-      const { size } = await receive(env, image, stream, { folders: [folder], file, announced, inspect: false })
+      const { size } = await receive(env, image, stream, { places: [folderPlace(folder)], file, announced, inspect: false })
       const row = await env.db.read
         .updateTable('glance.images')
         .set({ upload: null, upload_until: null, stage: file, stage_size: size, message: null, updated_at: sql<Date>`now()` })

@@ -14,7 +14,7 @@ import { filled } from '../images/data.routes.ts'
 import { type Received, receive } from '../images/receive.ts'
 import { imageUpdate } from '../images/store.ts'
 import type { Image } from '../images/view.ts'
-import { locationsOpen, stagingFolder, storesOf } from '../stores.ts'
+import { locationsOpen, placeOf, stagingFolder, storesOf } from '../stores.ts'
 import type { ImageStatus, Location } from '../tables.ts'
 import { type Remote, type RemoteFacts, remoteOpen, remoteShow, tokenForget } from './remote.ts'
 import { uriAllowed } from './uri.ts'
@@ -62,17 +62,18 @@ async function bytesFetch(env: Env, args: ImportArgs, signal: AbortSignal): Prom
   const image = await env.db.read.selectFrom('glance.images').selectAll().where('id', '=', args.imageId).executeTakeFirst()
   if (!image) throw gone(`The image ${args.imageId} was deleted.`)
   const stores = storesOf(env).filter(s => args.stores.includes(s.id))
+  const places = new Map(stores.map(store => [placeOf(env, store), store]))
   const failed: string[] = []
   const { source } = args
   const remote = source.method === 'glance-download' ? await remoteShow(source, args.taskId, signal) : null
   const received = await receive(env, { ...image, ...remote?.formats }, await sourceOpen(env, image, args, signal), {
-    folders: stores.map(s => s.folder),
+    places: [...places.keys()],
     file: args.file,
     inspect: source.method !== 'copy-image',
     signal,
     ...(!args.allMustSucceed && {
-      onFolderLost: (folder, error) => {
-        const store = stores.find(s => s.folder === folder)!
+      onPlaceLost: (place, error) => {
+        const store = places.get(place)!
         failed.push(store.id)
         env.log.warn({ err: error, image: image.id, store: store.id }, 'an image cannot be put into a store')
       },
@@ -108,7 +109,7 @@ async function sourceOpen(
 }
 
 async function filesRemove(env: Env, args: ImportArgs): Promise<void> {
-  for (const store of storesOf(env)) if (args.stores.includes(store.id)) await fileRemove(store.folder, args.file)
+  for (const store of storesOf(env)) if (args.stores.includes(store.id)) await placeOf(env, store).remove(args.file)
 }
 
 /** The image has its bytes. Returns the staged file that is not needed any more. Throws gone when the image was deleted meanwhile. */
@@ -149,7 +150,7 @@ async function importDone(tx: Tx, args: ImportArgs, got: Got): Promise<string | 
 /** Removes what a store that failed may hold of the file, and the staged bytes. */
 async function tidy(run: Run, args: ImportArgs, kept: string[], stage: string | null): Promise<void> {
   for (const store of storesOf(run.env)) {
-    if (args.stores.includes(store.id) && !kept.includes(store.id)) await fileRemove(store.folder, args.file)
+    if (args.stores.includes(store.id) && !kept.includes(store.id)) await placeOf(run.env, store).remove(args.file)
   }
   if (stage) await fileRemove(stagingFolder(run.env), stage)
   tokenForget(args.taskId)

@@ -26,7 +26,7 @@ async function web(t: TestContext, content: string): Promise<string> {
 const OPEN = 'import_filtering_opts: { allowed_ports: [] , disallowed_ports: [1] }'
 
 test('staged bytes are imported to several stores; another store gets a copy', async t => {
-  const stores = 'stores: [{ id: a, path: a }, { id: b, path: b }, { id: c, path: c }]'
+  const stores = 'stores: [{ id: a, path: a }, { id: b, container: b, segment_size: 2 }, { id: c, path: c }]'
   const { call, image, folder, settled } = await imageCloud(t, stores)
   const { id } = await image({}, { as })
   const staged = await fetch(`${(await call('GET /image/')).body.versions[0].links[0].href}images/${id}/stage`, {

@@ -46,7 +46,7 @@ async function read(env: Env, args: LocationArgs, signal: AbortSignal) {
   const source = await httpRead(args.url, undefined, { allow: at => uriAllowed(env, at), signal })
   const hash = args.hash && createHash(args.hash.algorithm)
   const { size, md5, sha512, found } = await receive(env, image, hashed(source, hash), {
-    folders: [],
+    places: [],
     file: args.mark,
     inspect: true,
     signal,

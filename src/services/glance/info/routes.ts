@@ -1,7 +1,7 @@
 /** What the service can do here. */
 import { type Call, route } from '#kit/http/route.ts'
 import { glanceSettings } from '../settings.ts'
-import { HTTP, storesOf } from '../stores.ts'
+import { HTTP, type Store, storesOf } from '../stores.ts'
 
 const stores = ({ env }: Pick<Call, 'env'>) => [
   ...storesOf(env).map(s => ({
@@ -36,12 +36,17 @@ export const infoRoutes = [
         return store
           ? {
               ...s,
-              type: 'file',
+              type: store.folder === null ? 'swift' : 'file',
               weight: 0,
-              properties: { data_dir: store.folder, chunk_size: 524_288, thin_provisioning: false },
+              properties: propertiesOf(store),
             }
           : { ...s, type: 'http', weight: 0, properties: {} }
       }),
     }),
   }),
 ]
+
+const propertiesOf = ({ folder, container, segmentSize }: Store): Record<string, unknown> =>
+  folder === null
+    ? { container, large_object_size: segmentSize, large_object_chunk_size: segmentSize }
+    : { data_dir: folder, chunk_size: 524_288, thin_provisioning: false }

@@ -1,8 +1,9 @@
 import { type Query, sql } from '#kit/db/index.ts'
 import type { Env } from '#kit/service.ts'
 import { task } from '#kit/task.ts'
-import { fileList, fileRemove } from '../files/index.ts'
-import { stagingFolder, storesOf } from '../stores.ts'
+import { folderPlace } from '../files/index.ts'
+import type { Place } from '../files/place.ts'
+import { placeOf, stagingFolder, storesOf } from '../stores.ts'
 
 /** A file is nobody's only when no row names it, and it is older than this, in ms: rows name files before they are made. */
 const YOUNG = 120_000
@@ -14,20 +15,20 @@ export const sweep = task({
   async run(env) {
     await uploadsEnd(env)
     await env.db.read.deleteFrom('glance.tasks').where('expires_at', '<', sql<Date>`now()`).execute()
-    const folders = [...storesOf(env).map(s => s.folder), stagingFolder(env)]
-    const found = new Map<string, string[]>()
-    for (const folder of folders) {
+    const places = [...storesOf(env).map(store => placeOf(env, store)), folderPlace(stagingFolder(env))]
+    const found = new Map<Place, string[]>()
+    for (const place of places) {
       found.set(
-        folder,
-        (await fileList(folder)).filter(f => f.age > YOUNG).map(f => f.name),
+        place,
+        (await place.list()).filter(f => f.age > YOUNG).map(f => f.name),
       )
     }
     const named = await filesNamed(env.db.read)
-    for (const [folder, names] of found) {
+    for (const [place, names] of found) {
       for (const name of names) {
         if (named.has(name)) continue
-        await fileRemove(folder, name)
-        env.log.info({ folder, name }, 'removed a file that no image has')
+        await place.remove(name)
+        env.log.info({ place: place.name, name }, 'removed a file that no image has')
       }
     }
   },
