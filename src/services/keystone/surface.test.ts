@@ -124,6 +124,11 @@ test('S3 requests and OAuth 2.0 clients', async t => {
   assert.equal((await grant({ grant_type: 'password' })).status, 400)
   assert.equal((await grant({})).status, 400)
   assert.equal((await grant({ grant_type: 'client_credentials' }, made2.id, 'guess')).status, 401)
-  for (const method of ['GET', 'PUT', 'PATCH', 'DELETE'])
-    assert.equal((await fetch(`${cloud.url}/OS-OAUTH2/token`, { method })).status, 405, method)
+  for (const method of ['GET', 'PUT', 'PATCH', 'DELETE']) {
+    const refused = await fetch(`${cloud.url}/OS-OAUTH2/token`, { method })
+    assert.equal(refused.status, 405, method)
+    const { error, error_description } = (await refused.json()) as Record<string, string>
+    assert.equal(error, 'other_error', method)
+    assert.match(error_description!, /not allowed/)
+  }
 })

@@ -20,9 +20,11 @@ const TITLES: Record<number, string> = {
 
 /** `{"error": {"code", "message", "title"}}`, and the headers that no cache may mix up answers. */
 export const wire: Wire = {
-  fault(fault: Fault) {
+  fault(fault: Fault, { path }) {
     // A login of several steps is answered with what was proven so far, not with an error.
     if (fault.details.type === 'receipt') return { body: fault.details.extra }
+    // Clients of OAuth 2.0 know the words of its own RFC alone.
+    if (/\/OS-OAUTH2\/token\/?$/.test(path)) return { body: { error: 'other_error', error_description: fault.message } }
     const title = TITLES[fault.status] ?? fault.message
     return { body: { error: { code: fault.status, message: fault.message, title, ...fault.details.extra } } }
   },
