@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { decode, encode } from '@msgpack/msgpack'
-import { SAML, ValidateInResponseTo } from '@node-saml/node-saml'
+import type { SAML } from '@node-saml/node-saml'
 import { isDuplicate } from '#kit/db/index.ts'
 import { badRequest, Fault, reason, unauthorized } from '#kit/fault.ts'
 import { readBody } from '#kit/http/body.ts'
@@ -39,7 +39,9 @@ const providerOf = (env: Env, idp: string): Provider | undefined =>
 /** Whether a provider is set up for SAML. */
 export const isSamlProvider = (env: Env, idp: string): boolean => providerOf(env, idp) !== undefined
 
-function clientOf(call: Call, provider: Provider, recipient: string): SAML {
+async function clientOf(call: Call, provider: Provider, recipient: string): Promise<SAML> {
+  // Most clouds never need it, and it takes long to load.
+  const { SAML, ValidateInResponseTo } = await import('@node-saml/node-saml')
   return new SAML({
     callbackUrl: recipient,
     entryPoint: provider.entry_point,
@@ -66,7 +68,7 @@ async function attributesOf(
   if (!provider) throw denied()
   if (/<!DOCTYPE|<!ENTITY/i.test(xml)) throw badRequest('A SAML message cannot hold a DTD.')
   try {
-    const { profile } = await clientOf(call, provider, recipient).validatePostResponseAsync({
+    const { profile } = await (await clientOf(call, provider, recipient)).validatePostResponseAsync({
       SAMLResponse: Buffer.from(xml).toString('base64'),
     })
     if (!profile) throw new Error('no assertion')
@@ -113,7 +115,7 @@ interface Away {
 export async function samlAway(call: Call, away: Away): Promise<undefined> {
   const provider = providerOf(call.env, away.idp)!
   const relay = fernetSeal(identityOf(call.env).receipts.keys(), Buffer.from(encode(away)), Math.floor(Date.now() / 1000))
-  const url = await clientOf(call, provider, selfUrl(call, ACS)).getAuthorizeUrlAsync(relay, undefined, {})
+  const url = await (await clientOf(call, provider, selfUrl(call, ACS))).getAuthorizeUrlAsync(relay, undefined, {})
   call.reply.status = 302
   call.reply.headers.Location = url
   return undefined

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { Client, type Entry, InvalidCredentialsError } from 'ldapts'
+import type { Client, Entry } from 'ldapts'
 import { reason, unavailable } from '#kit/fault.ts'
 import { OPTIONS } from '../domain_config/options.ts'
 
@@ -43,6 +43,9 @@ const PAGE = 500
 /** A value inside a filter (RFC 4515). */
 const escape = (text: string): string =>
   text.replace(/[\\*()\0]/g, char => `\\${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
+/** Whether a directory refused a name and password. (The library is loaded by who has a directory.) */
+const isRefusal = async (error: unknown): Promise<boolean> => error instanceof (await import('ldapts')).InvalidCredentialsError
+
 const truth = (value: unknown): boolean => value === true || /^(true|yes|on|1)$/i.test(String(value))
 const sameDn = (a: string, b: string): boolean => normal(a) === normal(b)
 const normal = (dn: string): string => dn.toLowerCase().replace(/\s*([,=])\s*/g, '$1')
@@ -78,6 +81,7 @@ export function directory(given: Options): Directory {
       .split(/[\s,]+/)
       .filter(Boolean)
     let failure: unknown = new Error('no URL is configured')
+    const { Client } = await import('ldapts')
     for (const url of urls) {
       const client = new Client({
         url,
@@ -90,7 +94,7 @@ export function directory(given: Options): Directory {
         if (dn !== null) await client.bind(dn, password)
         return await work(client)
       } catch (error) {
-        if (error instanceof InvalidCredentialsError) throw error
+        if (await isRefusal(error)) throw error
         failure = error
       } finally {
         await client.unbind().catch(() => {}) // the connection may never have been there
@@ -109,8 +113,7 @@ export function directory(given: Options): Directory {
           (await client.search(base, { scope, filter, paged: { pageSize: Number(o.page_size) || PAGE } })).searchEntries,
       )
     } catch (error) {
-      if (error instanceof InvalidCredentialsError)
-        throw unavailable('The directory of the domain refuses the configured user.', { cause: error })
+      if (await isRefusal(error)) throw unavailable('The directory of the domain refuses the configured user.', { cause: error })
       throw error
     }
   }
@@ -182,7 +185,7 @@ export function directory(given: Options): Directory {
       try {
         return await connected(dn, password, async () => true)
       } catch (error) {
-        if (error instanceof InvalidCredentialsError) return false
+        if (await isRefusal(error)) return false
         throw error
       }
     },
