@@ -5,8 +5,9 @@
 import type { TestContext } from 'node:test'
 import { badRequest } from '../fault.ts'
 import type { Env } from '../service.ts'
+import { Killed } from './execution.ts'
 import type { Saga } from './index.ts'
-import { Killed, sagaRunner } from './runner.ts'
+import { sagaRunner } from './runner.ts'
 
 /** A fresh world for one run: its own database, its own memory drivers. */
 export interface SagaWorld {
