@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Migration, MigrationSet, Tx } from './index.ts'
-import { afterCommit, attempt, beforeCommit, codeOf, isDuplicate, json, notify, sql, tryLock } from './index.ts'
+import { afterCommit, attempt, beforeCommit, codeOf, isDuplicate, json, lockIf, notify, sql, tryLock } from './index.ts'
 import { testDb } from './test.ts'
 
 interface Item {
@@ -265,4 +265,44 @@ test('the failing statement is in the error', async t => {
     sql`select nonsense`.execute(db.read),
     error => codeOf(error) === '42703' && (error as { statement?: string }).statement === 'select nonsense',
   )
+})
+
+test('a lock on a condition is held alone where it holds, and together with others where it does not', async t => {
+  const db = await testDb(t, [set])
+  /** A transaction that has the lock until it is let go. */
+  const holding = (alone: boolean) => {
+    const had = Promise.withResolvers<boolean>()
+    const end = Promise.withResolvers<void>()
+    const over = db.tx(async tx => {
+      had.resolve(await lockIf(tx, 'project', sql<boolean>`${alone}::boolean`))
+      await end.promise
+    })
+    const release = () => {
+      end.resolve()
+      return over
+    }
+    return { had: had.promise, release }
+  }
+  /** Until so many wait for a lock. */
+  const waiting = async (count: number) => {
+    for (;;) {
+      const { rows } = await sql<{ n: number }>`select count(*) as n from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database())`.execute(db.read)
+      if (rows[0]!.n === count) return
+    }
+  }
+  const [one, two] = [holding(false), holding(false)]
+  assert.deepEqual(await Promise.all([one.had, two.had]), [false, false])
+  const third = holding(true)
+  await waiting(1)
+  await one.release()
+  await waiting(1)
+  await two.release()
+  assert.equal(await third.had, true)
+  const fourth = holding(false)
+  await waiting(1)
+  assert.equal(await db.tx(tx => lockIf(tx, 'another', sql<boolean>`true`)), true)
+  await third.release()
+  assert.equal(await fourth.had, false)
+  await fourth.release()
 })

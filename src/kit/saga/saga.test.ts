@@ -6,7 +6,7 @@ import { Fault, unavailable } from '../fault.ts'
 import { openLog } from '../log.ts'
 import type { Env } from '../service.ts'
 import { killAtEveryStep } from './crash.ts'
-import { type Saga, saga, sagaList, sagaPoke, sagaRunner, sagaStart } from './index.ts'
+import { type Saga, saga, sagaList, sagaPoke, sagaRunner, sagaStart, sagasPoke } from './index.ts'
 
 const tables: Migration = {
   name: '0001_base',
@@ -186,4 +186,102 @@ test('another process takes over when the lease ends, and the loser writes nothi
   assert.equal(await stateOf(db, 'a'), 'LATER', 'the first runner lost its lease and wrote nothing')
   await first.stop()
   await second.stop()
+})
+
+/** As `makeSaga`, in the fewest writes: the act is announced by the step before it, and a short wait follows. */
+function quickSaga(world: Set<string>): Saga<{ id: string }> {
+  return saga('test.quick', async (run, { id }) => {
+    run.ifUndone(
+      async (tx, failure) =>
+        void (await sql`update t.things set state = ${`ERROR ${failure.step}`} where id = ${id}`.execute(tx)),
+    )
+    await run.step(
+      'place',
+      async tx => void (await sql`update t.things set host = 'h1' where id = ${id}`.execute(tx)),
+      async tx => void (await sql`update t.things set host = null where id = ${id}`.execute(tx)),
+      { next: { name: 'boot', deadline: 77 } },
+    )
+    await run.act(
+      'boot',
+      async () => void world.add(id),
+      async () => void world.delete(id),
+      { deadline: 77 },
+    )
+    let asked = 0
+    await run.until('wire', async db => {
+      if (asked++ > 0) return true
+      // Woken while it is asked: over before it could be seen.
+      await sagasPoke(db, ['thing:a'])
+      return undefined
+    })
+    run.ifDone(async tx => void (await set('ACTIVE', id).execute(tx)))
+  })
+}
+
+test('an act that is announced by the step before it, and a wait that is soon over: finished or undone, killed at any point', async t => {
+  await killAtEveryStep(t, async () => {
+    const db = await testDb(t, sets)
+    const world = new Set<string>()
+    const quick = quickSaga(world)
+    return {
+      env: envOf(db),
+      sagas: [quick as Saga<never>],
+      start: () =>
+        db.tx(async tx => {
+          await sql`insert into t.things values ('a', 'BUILD')`.execute(tx)
+          await sagaStart(tx, quick, { id: 'a' }, { resource: 'thing:a' })
+        }),
+      async check(failed) {
+        assert.deepEqual(await sagaList(db.read), [])
+        assert.equal(await stateOf(db, 'a'), failed ? `ERROR ${failed}` : 'ACTIVE')
+        assert.deepEqual([...world], failed ? [] : ['a'])
+        const { rows } = await sql<{ host: string | null }>`select host from t.things`.execute(db.read)
+        assert.equal(rows[0]!.host, failed ? null : 'h1')
+      },
+    }
+  })
+})
+
+test('a step announces the act behind it in the same write; of waits only those are written that somebody could see', async t => {
+  const db = await testDb(t, sets)
+  const points: string[] = []
+  const boot = Promise.withResolvers<void>()
+  const up = Promise.withResolvers<void>()
+  const begun = Promise.withResolvers<void>()
+  const seen: { step: string | null; deadline: Date | null }[] = []
+  let ready = false
+  const long = saga<{ id: string }>('test.long', async run => {
+    await run.step('place', async () => {}, undefined, { next: { name: 'boot', deadline: 77 } })
+    await run.act('boot', async () => {
+      seen.push(...(await sagaList(db.read)))
+      await boot.promise
+    })
+    let asked = 0
+    await run.until('short', async q => {
+      if (asked++ > 0) return true
+      await sagasPoke(q, ['thing:a'])
+      return undefined
+    })
+    await run.until('long', async () => ready || undefined, { deadline: 55 })
+    await run.step('end', async () => up.resolve())
+  })
+  const probe = (point: string) => {
+    points.push(point)
+    if (point === 'long: begun') begun.resolve()
+  }
+  const runner = await sagaRunner({ env: envOf(db), sagas: [long as Saga<never>], probe })
+  await db.tx(tx => sagaStart(tx, long, { id: 'a' }, { resource: 'thing:a' }))
+  boot.resolve()
+  await begun.promise
+  const [waiting] = await sagaList(db.read)
+  assert.equal(waiting?.step, 'long')
+  assert.ok(waiting.deadline!.getTime() - waiting.since!.getTime() >= 54_000, 'it says until when')
+  ready = true
+  await db.tx(tx => sagaPoke(tx, 'thing:a'))
+  await up.promise
+  await runner.idle()
+  await runner.stop()
+  assert.equal(seen[0]?.step, 'boot', 'announced before it began')
+  assert.ok(seen[0].deadline!.getTime() - Date.now() > 0)
+  assert.ok(!points.includes('short: begun'), points.join())
 })

@@ -56,7 +56,7 @@ export const discoveryRoutes: Route[] = [
     policy: null,
     auth: 'none',
     async handle({ db }) {
-      await db.selectFrom('nova.projects').select('project_id').limit(1).execute()
+      await db.selectFrom('nova.services').select('id').limit(1).execute()
       return bytes('OK', { type: 'text/plain; charset=UTF-8' })
     },
   }),

@@ -256,11 +256,6 @@ export interface QuotaClassesTable {
   resource: string
   hard_limit: number
 }
-/** One row a project: what a transaction that counts towards a quota locks first. */
-export interface ProjectsTable {
-  project_id: string
-}
-
 export interface ServicesTable {
   id: string
   seq: Generated<number>
@@ -358,7 +353,6 @@ declare module '#kit/db/index.ts' {
     'nova.actions': ActionsTable
     'nova.quotas': QuotasTable
     'nova.quota_classes': QuotaClassesTable
-    'nova.projects': ProjectsTable
     'nova.services': ServicesTable
     'nova.hypervisors': HypervisorsTable
     'nova.aggregates': AggregatesTable
