@@ -78,7 +78,7 @@ function identityMake(env: Env): Identity {
     jwsSetup(privateKeys, publicKeys, jwt.jws_algorithm as JwsAlgorithm)
     return jwsKeys(privateKeys, publicKeys)
   })
-  const catalog = catalogMemory(env.db.read)
+  const catalog = catalogMemory(env.db.read, settings.endpoint_filter.return_all_endpoints_if_no_filter)
   return {
     settings,
     hashing: {
@@ -106,13 +106,13 @@ interface CatalogMemory {
   remember(on: boolean): void
 }
 
-function catalogMemory(db: Query): CatalogMemory {
+function catalogMemory(db: Query, wholeElse: boolean): CatalogMemory {
   let kept: Promise<Catalog> | undefined
   let on = false
   return {
     get() {
       if (kept) return kept
-      const loading = catalogLoad(db)
+      const loading = catalogLoad(db, wholeElse)
       if (on) {
         kept = loading
         loading.catch(() => {

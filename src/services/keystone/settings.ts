@@ -237,6 +237,12 @@ export const keystoneSettings = settings(
       }),
       oauth2_cert_dn_mapping_id: String({ default: 'oauth2_mapping', description: 'Mapping of certificate subjects to users.' }),
     }),
+    endpoint_filter: Object({
+      return_all_endpoints_if_no_filter: Boolean({
+        default: true,
+        description: 'Whether a scope with which no endpoints are associated has all in its catalog; else it has none.',
+      }),
+    }),
     healthcheck: Object({
       disable_by_file_path: Optional(String({ description: 'File whose presence makes the health check answer 503.' })),
     }),

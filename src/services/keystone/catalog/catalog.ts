@@ -20,16 +20,12 @@ interface Service {
   endpoints: (Endpoint & { service_id: string })[]
 }
 
-interface EndpointGroup {
-  id: string
-  filters: Record<string, unknown>
-}
-
 export interface Catalog {
   services: Service[]
-  /** Endpoints that only associated projects see, by project. */
+  /** What projects see that have endpoints associated, by themselves or in groups: those endpoints. */
   byProject: Map<string, Set<string>>
-  groupsByProject: Map<string, EndpointGroup[]>
+  /** Whether all others see everything. */
+  wholeElse: boolean
   /** clouds that take our users */
   providers: { id: string; auth_url: string; sp_url: string }[]
 }
@@ -43,15 +39,15 @@ export interface CatalogEntry {
 }
 
 /** Reads all of it: five queries. */
-export async function catalogLoad(db: Query): Promise<Catalog> {
-  const [services, endpoints, associations, groups, providers] = await Promise.all([
+export async function catalogLoad(db: Query, wholeElse: boolean): Promise<Catalog> {
+  const [services, every, associations, groups, providers] = await Promise.all([
     db.selectFrom('keystone.services').selectAll().where('enabled', '=', true).orderBy('type').orderBy('id').execute(),
-    db.selectFrom('keystone.endpoints').selectAll().where('enabled', '=', true).orderBy('id').execute(),
+    db.selectFrom('keystone.endpoints').selectAll().orderBy('id').execute(),
     db.selectFrom('keystone.project_endpoints').selectAll().execute(),
     db
       .selectFrom('keystone.project_endpoint_groups as p')
       .innerJoin('keystone.endpoint_groups as g', 'g.id', 'p.endpoint_group_id')
-      .select(['p.project_id', 'g.id', 'g.filters'])
+      .select(['p.project_id', 'g.filters'])
       .execute(),
     db
       .selectFrom('keystone.service_providers')
@@ -61,16 +57,14 @@ export async function catalogLoad(db: Query): Promise<Catalog> {
       .execute(),
   ])
   const byProject = new Map<string, Set<string>>()
-  for (const { project_id, endpoint_id } of associations) {
-    byProject.set(project_id, (byProject.get(project_id) ?? new Set()).add(endpoint_id))
-  }
-  const groupsByProject = new Map<string, EndpointGroup[]>()
-  for (const { project_id, id, filters } of groups) {
-    groupsByProject.set(project_id, [...(groupsByProject.get(project_id) ?? []), { id, filters }])
-  }
+  const see = (project: string, endpoint: string) => byProject.set(project, (byProject.get(project) ?? new Set()).add(endpoint))
+  for (const { project_id, endpoint_id } of associations) see(project_id, endpoint_id)
+  for (const { project_id, filters } of groups)
+    for (const endpoint of every) if (groupHas(filters, endpoint)) see(project_id, endpoint.id)
+  const endpoints = every.filter(endpoint => endpoint.enabled)
   return {
     byProject,
-    groupsByProject,
+    wholeElse,
     providers,
     services: services.map(({ id, type, name }) => ({
       id,
@@ -119,23 +113,22 @@ export function urlComplete(url: string, { project_id, user_id }: Substitutes): 
 }
 
 /**
- * The catalog of a scope. A project that has endpoints or endpoint groups associated sees only those; any other sees all.
+ * The catalog of a scope. A project that has endpoints associated sees only those, and only services that have some; any other sees all,
+ * or nothing.
  */
 export function catalogFor(catalog: Catalog, substitutes: Substitutes): CatalogEntry[] {
-  const project = substitutes.project_id
-  const own = project === undefined ? undefined : catalog.byProject.get(project)
-  const groups = project === undefined ? undefined : catalog.groupsByProject.get(project)
-  const visible = (e: Service['endpoints'][number]) =>
-    (!own && !groups) || own?.has(e.id) || groups?.some(group => groupHas(group.filters, e)) === true
-  return catalog.services.map(service => ({
+  const own = substitutes.project_id === undefined ? undefined : catalog.byProject.get(substitutes.project_id)
+  if (!own && !catalog.wholeElse) return []
+  const entries = catalog.services.map(service => ({
     id: service.id,
     type: service.type,
     name: service.name,
-    endpoints: service.endpoints.filter(visible).flatMap(({ service_id: _, ...endpoint }) => {
-      const url = urlComplete(endpoint.url, substitutes)
+    endpoints: service.endpoints.flatMap(({ service_id: _, ...endpoint }) => {
+      const url = !own || own.has(endpoint.id) ? urlComplete(endpoint.url, substitutes) : null
       return url === null ? [] : [{ ...endpoint, url }]
     }),
   }))
+  return own ? entries.filter(entry => entry.endpoints.length > 0) : entries
 }
 
 /** A stable id from parts, for rows that bootstrap makes: running it again finds the same rows. */
