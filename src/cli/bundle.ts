@@ -20,7 +20,10 @@ const WORKERS = ['src/services/swift/db/worker.ts', 'src/services/swift/disk/wor
  * What cannot be part of a bundle: native code, packages whose files are served, and CommonJS ones that are loaded when first needed
  * (`await import`), for those come out of a split bundle without their names.
  */
-export const EXTERNAL = ['@node-rs/bcrypt', '@novnc/novnc', 'pg-native', 'esbuild', '@peculiar/x509', 'reflect-metadata']
+export const EXTERNAL = [
+  ...['@node-rs/bcrypt', '@novnc/novnc', 'pg-native', 'esbuild'],
+  ...['@node-saml/node-saml', '@peculiar/x509', 'ldapts', 'reflect-metadata'],
+]
 
 /** Bundles that are kept: processes that started from an older one may still load parts of it. */
 const KEPT = 4

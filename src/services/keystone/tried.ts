@@ -130,7 +130,10 @@ export const tried: Tried = {
       },
     ],
   ],
-  refusal: body => hasShape((body as { error?: unknown } | null)?.error, { code: 'number', message: 'string', title: 'string' }),
+  // Where tokens of OAuth 2.0 are asked for, refusals have the shape of its RFC 6749.
+  refusal: body =>
+    hasShape((body as { error?: unknown } | null)?.error, { code: 'number', message: 'string', title: 'string' }) ||
+    hasShape(body, { error: 'string', error_description: 'string' }),
 }
 
 /** Ids in the paths of grants: an actor and a role on a target. */
