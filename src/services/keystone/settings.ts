@@ -224,7 +224,18 @@ export const keystoneSettings = settings(
       idp_entity_id: Optional(String({ description: 'Our name as an identity provider. By default our URL.' })),
       idp_sso_endpoint: Optional(String({ description: 'Login URL told in the metadata.' })),
       idp_organization_name: String({ default: 'Nubo', description: 'Organization told in the metadata.' }),
+      idp_organization_display_name: Optional(String({ description: 'Its name for people. By default the same.' })),
       idp_organization_url: String({ default: 'https://example.com/', description: 'Its URL.' }),
+      idp_lang: String({ default: 'en', description: 'Language of these names.' }),
+      idp_contact_type: Enum(['technical', 'support', 'administrative', 'billing', 'other'], {
+        default: 'other',
+        description: 'For what the contact in the metadata is; it is told when any of the following is set.',
+      }),
+      idp_contact_company: Optional(String({ description: 'Company of the contact.' })),
+      idp_contact_name: Optional(String({ description: 'Given name.' })),
+      idp_contact_surname: Optional(String({ description: 'Surname.' })),
+      idp_contact_email: Optional(String({ description: 'E-mail address.' })),
+      idp_contact_telephone: Optional(String({ description: 'Telephone number.' })),
     }),
     oauth1: Object({
       request_token_duration: Integer({ default: 28800, minimum: 0, description: 'Seconds; 0 for ever.' }),

@@ -65,6 +65,20 @@ test('Keystone to Keystone: an ECP assertion of one cloud opens another, once', 
   assert.match(metadata.body, /IDPSSODescriptor/)
 })
 
+test('metadata tells whom to ask, escaped, in the language that is said', async t => {
+  const plain = await identityCloud(t)
+  assert.doesNotMatch((await plain.call('GET /OS-FEDERATION/saml2/metadata')).body, /ContactPerson/)
+  const contact = "idp_contact_type: support, idp_contact_company: 'A & B', idp_contact_email: help@a.example"
+  const cloud = await identityCloud(t, `saml: { idp_organization_display_name: '<A>', idp_lang: de, ${contact} }`)
+  const { body } = await cloud.call('GET /OS-FEDERATION/saml2/metadata')
+  assert.match(body, /<md:OrganizationName xml:lang="de">Nubo</)
+  assert.match(body, /<md:OrganizationDisplayName xml:lang="de">&lt;A(>|&gt;)</)
+  assert.match(
+    body,
+    /<\/md:Organization><md:ContactPerson contactType="support"><md:Company>A &amp; B<\/md:Company><md:EmailAddress>help@a.example<\/md:EmailAddress><\/md:ContactPerson><\/md:EntityDescriptor>/,
+  )
+})
+
 test('what is changed, wrapped, unsigned, old, for others, or has a DTD does not open anything', async t => {
   const { away, signer, spUrl, home } = await pair(t)
   const say = (change: object = {}, now = Date.now()) =>

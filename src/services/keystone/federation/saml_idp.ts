@@ -6,7 +6,7 @@ import { bytes, type Call, type Route, route } from '#kit/http/route.ts'
 import { Array as ArraySchema, Object as ObjectSchema, String as StringSchema } from '#kit/http/schema.ts'
 import type { Env } from '#kit/service.ts'
 import { denied } from '../auth/locate.ts'
-import { folderOf, identityOf } from '../identity.ts'
+import { folderOf, identityOf, type KeystoneSettings } from '../identity.ts'
 import { type Token, tokenCheck } from '../tokens/token.ts'
 
 // Keystone to Keystone: we vouch for our users to a service provider, by a signed SAML 2.0 assertion. The XML is written in exclusive
@@ -223,16 +223,31 @@ const xml = (body: string) => bytes(`<?xml version="1.0" encoding="UTF-8"?>\n${b
 async function metadata(call: Call): Promise<string> {
   const { saml } = identityOf(call.env).settings
   const { certificate } = await signerOf(call.env)
+  const named = (name: string, text: string) =>
+    `<md:${name} xml:lang="${xmlAttribute(saml.idp_lang)}">${xmlText(text)}</md:${name}>`
   const location = saml.idp_sso_endpoint ?? `${v3(call)}/OS-FEDERATION/saml2/sso`
   return (
     `<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="${xmlAttribute(entityId(call))}">` +
     `<md:IDPSSODescriptor protocolSupportEnumeration="${SAMLP}"><md:KeyDescriptor use="signing"><ds:KeyInfo xmlns:ds="${DS}"><ds:X509Data>` +
     `<ds:X509Certificate>${certificateBody(certificate)}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>` +
     `<md:SingleSignOnService Binding="urn:oasis:names:tc:SAML:2.0:bindings:URI" Location="${xmlAttribute(location)}"></md:SingleSignOnService></md:IDPSSODescriptor>` +
-    `<md:Organization><md:OrganizationName xml:lang="en">${xmlText(saml.idp_organization_name)}</md:OrganizationName>` +
-    `<md:OrganizationDisplayName xml:lang="en">${xmlText(saml.idp_organization_name)}</md:OrganizationDisplayName>` +
-    `<md:OrganizationURL xml:lang="en">${xmlText(saml.idp_organization_url)}</md:OrganizationURL></md:Organization></md:EntityDescriptor>`
+    `<md:Organization>${named('OrganizationName', saml.idp_organization_name)}` +
+    named('OrganizationDisplayName', saml.idp_organization_display_name ?? saml.idp_organization_name) +
+    `${named('OrganizationURL', saml.idp_organization_url)}</md:Organization>${contact(saml)}</md:EntityDescriptor>`
   )
+}
+
+/** Whom other clouds may ask; empty where nobody is named. */
+function contact(saml: KeystoneSettings['saml']): string {
+  const parts = [
+    ['Company', saml.idp_contact_company],
+    ['GivenName', saml.idp_contact_name],
+    ['SurName', saml.idp_contact_surname],
+    ['EmailAddress', saml.idp_contact_email],
+    ['TelephoneNumber', saml.idp_contact_telephone],
+  ].flatMap(([name, text]) => (text === undefined ? [] : [`<md:${name}>${xmlText(text)}</md:${name}>`]))
+  if (parts.length === 0) return ''
+  return `<md:ContactPerson contactType="${saml.idp_contact_type}">${parts.join('')}</md:ContactPerson>`
 }
 
 export const samlIdpRoutes: Route[] = [
