@@ -6,7 +6,7 @@ import type { InventoriesTable } from './tables.ts'
 export type { Consumer, Resources } from './allocations/store.ts'
 export { usagesOf } from './allocations/store.ts'
 export { allocationList } from './audit.ts'
-export { allocationsAdjust, type NestedRequest, nestedFit, nestedServing } from './nested.ts'
+export { allocationsAdjust, type NestedRequest, nestedFit, nestedServing, nestedTotals } from './nested.ts'
 export { placement } from './service.ts'
 
 /** What a provider has of one class. */

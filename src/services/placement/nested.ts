@@ -37,6 +37,15 @@ const hasLeft = (provider: Nested, { resources }: NestedRequest): boolean =>
     return amount <= left && amount >= min && amount <= max && amount % step === 0
   })
 
+/** What providers below a root have in all: by id, class → total. Those that have nothing are left out. */
+export async function nestedTotals(q: Query, root: string): Promise<Map<string, { name: string; totals: Resources }>> {
+  const { rows } = await sql<{ id: string; name: string; totals: Resources }>`
+    select p.id, p.name, jsonb_object_agg(i.class, i.total) as totals
+    from placement.providers p join placement.inventories i on i.provider_id = p.id
+    where p.root_id = ${root} and p.id <> p.root_id group by p.id, p.name`.execute(q)
+  return new Map(rows.map(({ id, ...row }) => [id, row]))
+}
+
 /** What is to be taken of providers below each of these for all requests together; those that have not enough left are left out. */
 export async function nestedFit(
   q: Query,

@@ -44,21 +44,43 @@ async function saidBy(db: Query, host: string): Promise<Said> {
  */
 export async function bandwidthsTell(tx: Tx, host: string, root?: string): Promise<void> {
   const { resource_provider_bandwidths: bandwidths = {}, interface_mappings: devices = {} } = await saidBy(tx, host)
-  if (Object.keys(bandwidths).length === 0) return
   const parent = root ?? (await placement.providerNamed(tx, host))
   if (!parent) return
+  const there = await placement.nestedTotals(tx, parent)
   const agent = providerId(parent, BRIDGE_AGENT)
   const name = `${host}:${BRIDGE_AGENT}`
-  await placement.providerEnsure(tx, { id: agent, name, parent, root: parent, inventories: {}, traits: [vnicTrait('normal')] })
-  for (const [physical, { egress, ingress }] of Object.entries(bandwidths)) {
-    const device = devices[physical] ?? physical
+  const below = { parent: agent, root: parent }
+  const wanted = new Map(
+    Object.entries(bandwidths).map(([physical, { egress, ingress }]): [string, Wanted] => {
+      const device = devices[physical] ?? physical
+      const totals = { NET_BW_EGR_KILOBIT_PER_SEC: egress, NET_BW_IGR_KILOBIT_PER_SEC: ingress }
+      return [providerId(parent, device), { name: `${name}:${device}`, physical, totals }]
+    }),
+  )
+  const missing = [...wanted].filter(([id, { totals }]) => !same(there.get(id)?.totals, totals))
+  if (missing.length > 0)
+    await placement.providerEnsure(tx, { id: agent, name, parent, root: parent, inventories: {}, traits: [vnicTrait('normal')] })
+  for (const [id, { name, physical, totals }] of missing) {
+    const inventories = Object.fromEntries(Object.entries(totals).map(([of, total]) => [of, amount(total)]))
     await placement.providerEnsure(tx, {
-      id: providerId(parent, device),
-      name: `${name}:${device}`,
-      parent: agent,
-      root: parent,
-      inventories: { NET_BW_EGR_KILOBIT_PER_SEC: amount(egress), NET_BW_IGR_KILOBIT_PER_SEC: amount(ingress) },
+      id,
+      name,
+      ...below,
+      inventories,
       traits: [physicalTrait(physical), vnicTrait('normal')],
     })
   }
+  // What is not said any more has nothing left to give, but for what is taken of it.
+  for (const [id, { name: of }] of there)
+    if (!wanted.has(id) && of.startsWith(`${name}:`))
+      await placement.providerEnsure(tx, { id, name: of, ...below, inventories: {}, traits: [] })
 }
+
+interface Wanted {
+  name: string
+  physical: string
+  totals: Record<string, number>
+}
+
+const same = (a: Record<string, number> | undefined, b: Record<string, number>): boolean =>
+  a !== undefined && Object.keys(b).every(name => a[name] === b[name])

@@ -173,6 +173,40 @@ test('what ports are promised moves with their server, comes back with it, and i
   await sound()
 })
 
+test('what a host says of its physical networks is written once, and again when it says something else', async t => {
+  const { db, policy, port, boot } = await world(t, { wired: 10 })
+  const say = (mbits: number | null) =>
+    db.tx(async tx => {
+      const said = mbits === null ? {} : { public: { egress: mbits * 1000, ingress: mbits * 1000 } }
+      const configurations = json({ resource_provider_bandwidths: said, interface_mappings: { public: 'br-ex' } })
+      await tx.updateTable('neutron.agents').set({ configurations }).where('host', '=', 'wired').execute()
+      await bandwidthsTell(tx, 'wired')
+    })
+  const state = async () => {
+    const { id, generation } = await db.read
+      .selectFrom('placement.providers')
+      .select(['id', 'generation'])
+      .where('name', '=', below('wired'))
+      .executeTakeFirstOrThrow()
+    const rows = await db.read
+      .selectFrom('placement.inventories')
+      .select(['class', 'total'])
+      .where('provider_id', '=', id)
+      .execute()
+    return { generation, totals: Object.fromEntries(rows.map(row => [row.class, row.total])) }
+  }
+  const first = await state()
+  assert.deepEqual(first.totals, { [IN]: 10_000, [OUT]: 10_000 })
+  await say(10)
+  assert.deepEqual(await state(), first)
+  await say(20)
+  assert.deepEqual((await state()).totals, { [IN]: 20_000, [OUT]: 20_000 })
+  assert.equal((await boot(await port(await policy(2000)))).status, 'ACTIVE')
+  await say(null)
+  assert.deepEqual((await state()).totals, { [IN]: 20_000 })
+  assert.equal((await boot(await port(await policy(1000)))).status, 'ERROR')
+})
+
 test('bandwidth is promised only where a physical network has it', async t => {
   const { policy, made, call, sound } = await world(t, { wired: 10 })
   const tunnel = await made('networks', 'network', { name: 'tunnel' }, MEMBER)
