@@ -5,8 +5,9 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { type Headers, ok, type Res, readAll, reply } from '../http/message.ts'
 import type { Row } from '../proxy/features/listings.ts'
+import { checkConditions, md5Of } from './checks.ts'
 import { S3Error, translated } from './errors.ts'
-import { copyConditions, copySource, keyCheck, metadata, written } from './objects.ts'
+import { copyConditions, copySource, keyCheck, metadata, refusal, written } from './objects.ts'
 import { ask, list, must, owner, rowEtag, rowTime, type S3, S3_ETAG, small } from './types.ts'
 import { formatXml, parseXml, textOf } from './xml.ts'
 
@@ -81,8 +82,9 @@ async function putPart(s3: S3, id: string): Promise<Res> {
     return reply(200, XML, formatXml('CopyPartResult', { LastModified: written(res), ETag: `"${res.headers.etag}"` }))
   }
   const headers: Headers = { 'content-type': 'application/octet-stream' }
-  if (req.headers['content-md5'] !== undefined) headers.etag = Buffer.from(req.headers['content-md5'], 'base64').toString('hex')
-  const res = await must(s3, 'PUT', path, { headers, body: req.body, length: req.length })
+  if (req.headers['content-md5'] !== undefined) headers.etag = md5Of(req.headers['content-md5'])
+  const res = await ask(s3, 'PUT', path, { headers, body: req.body, length: req.length })
+  if (!ok(res.status)) throw await refusal(s3, res, headers.etag)
   return reply(200, { etag: `"${res.headers.etag.replaceAll('"', '')}"` })
 }
 
@@ -164,6 +166,7 @@ async function abort(s3: S3, id: string): Promise<Res> {
 }
 
 async function complete(s3: S3, id: string, marker: Headers): Promise<Res> {
+  checkConditions({ ...s3.req, method: 'PUT' })
   let document: ReturnType<typeof parseXml>
   try {
     document = parseXml(await small(s3, 2 * 1024 * 1024))
@@ -193,6 +196,7 @@ async function complete(s3: S3, id: string, marker: Headers): Promise<Res> {
     ...(JSON.parse(decodeURIComponent(marker['x-object-sysmeta-s3api-upload'])) as Headers),
     [S3_ETAG]: etag,
     'x-object-sysmeta-s3api-upload-id': id,
+    ...(s3.req.headers['if-none-match'] === undefined ? {} : { 'if-none-match': '*' }),
   }
   const body = Buffer.from(JSON.stringify(manifest))
   headers['x-object-sysmeta-container-update-override-etag'] = `${createHash('md5').update(body).digest('hex')}; s3_etag=${etag}`

@@ -1,6 +1,7 @@
 /** Objects: PUT, GET, HEAD, DELETE, copy. */
-import { type Headers, ok, type Res, readAll, reply, unquote } from '../http/message.ts'
+import { discard, type Headers, ok, type Res, readAll, reply, unquote } from '../http/message.ts'
 import { acl, canned } from './buckets.ts'
+import { md5Of } from './checks.ts'
 import { S3Error, translated } from './errors.ts'
 import { ask, etagOf, must, type S3 } from './types.ts'
 import { formatXml } from './xml.ts'
@@ -35,7 +36,8 @@ export function metadata(headers: Headers): Headers {
     'content-language',
     'cache-control',
     'expires',
-    'if-none-match',
+    'x-delete-at',
+    'x-delete-after',
     'x-robots-tag',
   ]) {
     if (headers[name] !== undefined) out[name] = headers[name]
@@ -68,15 +70,26 @@ async function put(s3: S3): Promise<Res> {
     throw new S3Error('MissingContentLength')
   const headers = metadata(req.headers)
   const digest = req.headers['content-md5']
-  if (digest !== undefined) {
-    const bytes = Buffer.from(digest, 'base64')
-    if (bytes.length !== 16) throw new S3Error('InvalidDigest')
-    headers.etag = bytes.toString('hex')
-  }
+  if (digest !== undefined) headers.etag = md5Of(digest)
+  if (req.headers['if-none-match'] !== undefined) headers['if-none-match'] = '*'
   const res = await ask(s3, 'PUT', `${s3.bucket}/${s3.key}`, { headers, body: req.body, length: req.length })
-  if (!ok(res.status))
-    throw res.status === 404 ? new S3Error('NoSuchBucket', { BucketName: s3.bucket! }) : translated(res.status, true)
+  if (!ok(res.status)) throw await refusal(s3, res, headers.etag)
   return reply(200, { etag: `"${res.headers.etag.replaceAll('"', '')}"`, ...version(res) })
+}
+
+/** Why the store did not take an object. */
+export async function refusal(s3: S3, res: Res, digest?: string): Promise<S3Error> {
+  const text = (await readAll(res.body)).toString()
+  for (const name of ['X-Delete-At', 'X-Delete-After'])
+    if (res.status === 400 && text.includes(name))
+      return new S3Error('InvalidArgument', {
+        Message: text,
+        ArgumentName: name,
+        ArgumentValue: s3.req.headers[name.toLowerCase()] ?? '',
+      })
+  if (res.status === 404) return new S3Error('NoSuchBucket', { BucketName: s3.bucket! })
+  if (res.status === 422 && digest) return new S3Error('BadDigest', { ExpectedDigest: digest })
+  return translated(res.status, true)
 }
 
 const version = (res: Res): Headers =>
@@ -88,7 +101,10 @@ export function copySource(s3: S3): { path: string; query: Record<string, string
   const plain = unquote(path)?.replace(/^\//, '')
   if (!plain || !/^[^/]+\/.+$/s.test(plain))
     throw new S3Error('InvalidArgument', { ArgumentName: 'x-amz-copy-source', ArgumentValue: path })
-  const id = new URLSearchParams(query).get('versionId')
+  const named = new URLSearchParams(query)
+  if ([...named.keys()].some(name => name !== 'versionId'))
+    throw new S3Error('InvalidArgument', { ArgumentName: 'x-amz-copy-source', ArgumentValue: path })
+  const id = named.get('versionId')
   return { path: plain, query: id ? { 'version-id': id } : {} }
 }
 
@@ -146,7 +162,11 @@ async function get(s3: S3): Promise<Res> {
   const headers: Headers = {}
   for (const name in req.headers) if (name === 'range' || name.startsWith('if-')) headers[name] = req.headers[name]
   const id = req.query.get('versionId')
-  const res = await ask(s3, req.method, `${s3.bucket}/${s3.key}`, { headers, query: id ? { 'version-id': id } : {} })
+  // the store has no ranges of what is not sent
+  const method = headers.range === undefined ? req.method : 'GET'
+  const found = await ask(s3, method, `${s3.bucket}/${s3.key}`, { headers, query: id ? { 'version-id': id } : {} })
+  if (method !== req.method) discard(found)
+  const res = method === req.method ? found : { ...found, body: null }
   if (res.status !== 304 && !ok(res.status)) {
     if (res.status === 404) {
       const box = await ask(s3, 'HEAD', s3.bucket!)
@@ -175,6 +195,9 @@ async function get(s3: S3): Promise<Res> {
     )
       out[name] = res.headers[name]
   }
+  const end = res.headers['x-delete-at']
+  if (end !== undefined)
+    out['x-amz-expiration'] = `expiry-date="${new Date(Number(end) * 1000).toUTCString()}", rule-id="swift-object-expiration"`
   for (const [name, value] of req.query) if (name.startsWith('response-') && ok(res.status)) out[name.slice(9)] = value
   return { ...res, headers: out }
 }

@@ -1,6 +1,6 @@
 /** Who signed an S3 request: signatures of version 4 (headers, URL, chunks) and version 2 (headers, URL). */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
-import { type Req, refuse, Stop, text, unquote } from '../http/message.ts'
+import { type Headers, type Req, refuse, Stop, text, unquote } from '../http/message.ts'
 import { S3Error } from './errors.ts'
 
 export interface Signed {
@@ -9,8 +9,8 @@ export interface Signed {
   verify(secret: string): void
   /** For bodies signed chunk by chunk: the key and the first signature. */
   chunks: ((secret: string) => ChunkKey) | null
-  /** The body's SHA-256 that was signed; null when it was not. */
-  bodySum: string | null
+  /** By headers, version 4: these say what the body is. */
+  isFour: boolean
 }
 interface ChunkKey {
   key: Buffer
@@ -35,7 +35,8 @@ function same(own: string[], given: string): void {
 }
 
 function checkClock(time: Date, window: number): void {
-  if (Number.isNaN(time.getTime())) throw new S3Error('AccessDenied')
+  if (Number.isNaN(time.getTime()))
+    throw new S3Error('AccessDenied', { Message: 'AWS authentication requires a valid Date or x-amz-date header' })
   if (Math.abs(Date.now() - time.getTime()) > window * 1000) throw new S3Error('RequestTimeTooSkewed')
 }
 
@@ -62,12 +63,14 @@ function headerFour(req: Req, paths: string[], authorization: string, clock: num
   const scope = credential?.split('/') ?? []
   if (!credential || !names || !signature || scope.length < 5) throw new S3Error('AuthorizationHeaderMalformed')
   const accessKey = scope.slice(0, -4).join('/')
-  const time = req.headers['x-amz-date'] ?? new Date(req.headers.date ?? '').toISOString().replace(/[-:]|\.\d+/g, '')
-  checkClock(isoTime(time), clock)
+  const date = req.headers['x-amz-date'] === undefined ? new Date(req.headers.date ?? '') : isoTime(req.headers['x-amz-date'])
+  checkClock(date, clock)
+  const time = req.headers['x-amz-date'] ?? date.toISOString().replace(/[-:]|\.\d+/g, '')
   const bodySum = req.headers['x-amz-content-sha256'] ?? 'UNSIGNED-PAYLOAD'
   return four(req, paths, {
     accessKey,
     scope: scope.slice(-4),
+    isHeader: true,
     names: names.split(';'),
     signature,
     time,
@@ -88,6 +91,7 @@ function queryFour(req: Req, paths: string[]): Signed {
   return four(req, paths, {
     accessKey: scope.slice(0, -4).join('/'),
     scope: scope.slice(-4),
+    isHeader: false,
     names: (query.get('X-Amz-SignedHeaders') ?? '').split(';'),
     signature: query.get('X-Amz-Signature') ?? '',
     time,
@@ -97,6 +101,7 @@ function queryFour(req: Req, paths: string[]): Signed {
 }
 
 interface Four {
+  isHeader: boolean
   accessKey: string
   scope: string[]
   names: string[]
@@ -131,10 +136,9 @@ function four(req: Req, paths: string[], given: Four): Signed {
   const scope = given.scope.join('/')
   const keyOf = (secret: string): Buffer =>
     given.scope.reduce((key: string | Buffer, part) => hmac(key, part), `AWS4${secret}`) as Buffer
-  const plainSum = /^[0-9a-f]{64}$/.test(given.bodySum) ? given.bodySum : null
   return {
     accessKey: given.accessKey,
-    bodySum: plainSum,
+    isFour: given.isHeader,
     verify(secret) {
       const key = keyOf(secret)
       const signature = (where: string, host: string): string =>
@@ -204,7 +208,7 @@ function headerTwo(req: Req, paths: string[], authorization: string, clock: numb
   const date = req.headers['x-amz-date'] ? '' : (req.headers.date ?? '')
   return {
     accessKey: given.slice(0, cut),
-    bodySum: null,
+    isFour: false,
     chunks: null,
     verify: secret =>
       same(
@@ -220,7 +224,7 @@ function queryTwo(req: Req, paths: string[]): Signed {
     throw new S3Error('AccessDenied', { Message: 'Request has expired' })
   return {
     accessKey: req.query.get('AWSAccessKeyId')!,
-    bodySum: null,
+    isFour: false,
     chunks: null,
     verify: secret =>
       same(
@@ -231,30 +235,45 @@ function queryTwo(req: Req, paths: string[]): Signed {
 }
 
 /** The plain body of one that was sent in signed chunks (`aws-chunked`); each chunk's signature is checked when there is a key. */
-export async function* unchunked(body: AsyncIterable<Buffer>, chain: ChunkKey | null): AsyncGenerator<Buffer> {
+export async function* unchunked(
+  body: AsyncIterable<Buffer>,
+  chain: ChunkKey | null,
+  trailers: Trailers,
+): AsyncGenerator<Buffer> {
   const iterator = body[Symbol.asyncIterator]()
   let held: Buffer = Buffer.alloc(0)
-  const more = async (): Promise<void> => {
+  const pull = async (): Promise<boolean> => {
     const next = await iterator.next()
-    if (next.done) throw new Stop(refuse(499))
+    if (next.done) return false
     held = held.length ? Buffer.concat([held, next.value]) : next.value
+    return true
   }
-  let previous = chain?.previous ?? ''
-  for (;;) {
+  const more = async (): Promise<void> => {
+    if (!(await pull())) throw new Stop(refuse(499))
+  }
+  const line = async (): Promise<string> => {
     let end = held.indexOf('\r\n')
     while (end < 0) {
       if (held.length > 16384) throw new S3Error('InvalidRequest')
       await more()
       end = held.indexOf('\r\n')
     }
-    const [size, ...rest] = held.toString('latin1', 0, end).split(';')
-    const bytes = Number.parseInt(size, 16)
-    if (Number.isNaN(bytes) || bytes > 64 * 1024 * 1024) throw new S3Error('InvalidRequest')
+    const text = held.toString('latin1', 0, end)
     held = held.subarray(end + 2)
+    return text
+  }
+  // some clients send no empty line behind their trailers
+  const lineOrEnd = async (): Promise<string> => (held.length > 0 || (await pull()) ? line() : '')
+  let previous = chain?.previous ?? ''
+  for (;;) {
+    const [size, ...rest] = (await line()).split(';')
+    const bytes = /^[0-9a-fA-F]+$/.test(size) ? Number.parseInt(size, 16) : Number.NaN
+    if (!(bytes <= 64 * 1024 * 1024)) throw new S3Error('InvalidRequest')
     while (held.length < bytes) await more()
     const data = held.subarray(0, bytes)
     const signature = rest.find(part => part.startsWith('chunk-signature='))?.slice(16)
-    if (chain && signature) {
+    if (chain) {
+      if (!signature) throw new S3Error('IncompleteBody', { Message: 'The request body terminated unexpectedly' })
       const own = hmac(
         chain.key,
         ['AWS4-HMAC-SHA256-PAYLOAD', chain.time, chain.scope, previous, sha256(''), sha256(data)].join('\n'),
@@ -263,11 +282,41 @@ export async function* unchunked(body: AsyncIterable<Buffer>, chain: ChunkKey | 
       previous = own
     }
     held = held.subarray(bytes)
-    if (bytes === 0) return // what follows are trailers, of which nothing is stored
+    if (bytes === 0) {
+      if (trailers.expected !== null) await readTrailers(lineOrEnd, trailers, chain && { ...chain, previous })
+      return
+    }
     yield data
     while (held.length < 2) await more()
     held = held.subarray(2)
   }
+}
+
+/** What comes behind the last chunk: the one that was announced, and its signature. */
+export interface Trailers {
+  expected: string | null
+  got: Headers
+}
+
+async function readTrailers(line: () => Promise<string>, { expected, got }: Trailers, chain: ChunkKey | null): Promise<void> {
+  let signed = ''
+  let signature: string | null = null
+  for (let text = await line(); text !== ''; text = await line()) {
+    const cut = text.indexOf(':')
+    const [name, value] = [text.slice(0, cut).trim().toLowerCase(), text.slice(cut + 1).trim()]
+    if (name === 'x-amz-trailer-signature' && chain) signature = value
+    else if (name !== expected) throw new S3Error('MalformedTrailerError')
+    else {
+      got[name] = value
+      signed += `${name}:${value}\n`
+    }
+  }
+  if (got[expected!] === undefined) throw new S3Error('MalformedTrailerError')
+  if (!chain) return
+  if (signature === null) throw new S3Error('IncompleteBody', { Message: 'The request body terminated unexpectedly' })
+  const { key, time, scope, previous } = chain
+  const own = hmac(key, ['AWS4-HMAC-SHA256-TRAILER', time, scope, previous, sha256(signed)].join('\n')).toString('hex')
+  same([own], signature)
 }
 
 /** What was signed and what came. */
@@ -282,5 +331,5 @@ export async function* summed(body: AsyncIterable<Buffer>, sum: string): AsyncGe
     yield chunk
   }
   const computed = own.digest('hex')
-  if (computed !== sum) throw sumMismatch(sum, computed)
+  if (computed !== sum.toLowerCase()) throw sumMismatch(sum, computed)
 }

@@ -1,12 +1,13 @@
 /** The S3 API as a step of the proxy: signed requests (and those of bucket host names) become requests for containers and objects. */
 import { createHash } from 'node:crypto'
-import { answer, type Req, type Res } from '../http/message.ts'
+import { answer, once, type Req, type Res, refuse, Stop } from '../http/message.ts'
 import type { Site, Step } from '../proxy/site.ts'
 import { bucketRequest, serviceRequest } from './buckets.ts'
+import { type Checksum, checked, checkHeaders } from './checks.ts'
 import { errorPage, S3Error } from './errors.ts'
 import { multipartRequest } from './multipart.ts'
 import { objectRequest } from './objects.ts'
-import { signedBy, sumMismatch, summed, unchunked } from './signature.ts'
+import { signedBy, sumMismatch, summed, type Trailers, unchunked } from './signature.ts'
 import type { S3 } from './types.ts'
 
 /** Answers S3 requests, lets all others by. */
@@ -14,21 +15,24 @@ export const s3api: Step = (next, site) => async req => {
   const host = bucketOfHost(site, req)
   // some clients sign the whole path of the URL, some what is below the endpoint
   const paths = [...new Set([`${req.env.mount}${req.rawPath}`, req.rawPath])]
+  const failure: Failure = { error: null }
   try {
     const signed = signedBy(req, paths, host, site.settings.s3!.checkClock)
     if (!signed) return host ? await anonymous() : next(req)
+    const checksum = checkHeaders(req, signed.isFour)
     const known = await identify(site, signed.accessKey)
     if (!known) throw new S3Error('InvalidAccessKeyId', { AWSAccessKeyId: signed.accessKey })
     signed.verify(known.secret)
-    takeBody(req, signed, known.secret)
+    takeBody(req, signed, known.secret, checksum, failure)
     const [, bucket, ...key] = (host ? `/${host}${req.path}` : req.path).split('/')
     req.env.s3 = { bucket: bucket || null, key: key.join('/') || null, accessKey: signed.accessKey }
     req.env.who = known.who
     const s3: S3 = { next, site, req, account: known.account, bucket: bucket || null, key: key.join('/') || null }
     const res = await route(s3)
+    if (failure.error) throw failure.error
     return { ...res, headers: { ...res.headers, 'x-amz-id-2': req.env.transId, 'x-amz-request-id': req.env.transId } }
   } catch (error) {
-    const failed = error instanceof S3Error ? error : fromSwift(error)
+    const failed = failure.error ?? (error instanceof S3Error ? error : fromSwift(error))
     return errorPage(failed, req.env.transId, { 'x-amz-id-2': req.env.transId, 'x-amz-request-id': req.env.transId })
   }
 }
@@ -67,27 +71,56 @@ async function identify(
   return found && { secret: found.secret, account: `${prefixes[0]}${found.who.projectId}`, who: found.who }
 }
 
-function takeBody(req: Req, signed: NonNullable<ReturnType<typeof signedBy>>, secret: string): void {
-  if (!req.body) {
-    const empty = createHash('sha256').digest('hex')
-    if (signed.bodySum && signed.bodySum !== empty) throw sumMismatch(signed.bodySum, empty)
-    return
+/** What was wrong with the body: the store only hears that it ended early, and keeps nothing of it. */
+interface Failure {
+  error: S3Error | null
+}
+
+async function* guarded(body: AsyncIterable<Buffer>, failure: Failure): AsyncGenerator<Buffer> {
+  try {
+    yield* body
+  } catch (error) {
+    if (!(error instanceof S3Error)) throw error
+    failure.error = error
+    throw new Stop(refuse(499))
   }
-  const streaming = req.headers['x-amz-content-sha256']?.startsWith('STREAMING-')
-  if (streaming) {
-    const isSigned = req.headers['x-amz-content-sha256'].startsWith('STREAMING-AWS4-HMAC-SHA256')
-    req.body = unchunked(req.body, isSigned && signed.chunks ? signed.chunks(secret) : null)
+}
+
+function takeBody(
+  req: Req,
+  signed: NonNullable<ReturnType<typeof signedBy>>,
+  secret: string,
+  checksum: Checksum | null,
+  failure: Failure,
+): void {
+  const sum = req.headers['x-amz-content-sha256'] ?? ''
+  const trailers: Trailers = { expected: checksum?.value === null ? `x-amz-checksum-${checksum.algorithm}` : null, got: {} }
+  // what comes with a GET is not read, and need not be what was said
+  if (req.method !== 'PUT' && req.method !== 'POST') return
+  if (!req.body && !/^[0-9a-f]{64}$/i.test(sum) && !checksum) return
+  let body: AsyncIterable<Buffer> = req.body ?? once(Buffer.alloc(0))
+  if (sum.startsWith('STREAMING-')) {
+    const isSigned = sum.startsWith('STREAMING-AWS4-HMAC-SHA256')
+    body = unchunked(body, isSigned && signed.chunks ? signed.chunks(secret) : null, trailers)
     const length = req.headers['x-amz-decoded-content-length']
-    req.length = length === undefined ? null : Number(length)
-    if (length === undefined) req.headers['transfer-encoding'] = 'chunked'
-    else req.headers['content-length'] = length
+    req.length = Number(length)
+    req.headers['content-length'] = length
+    delete req.headers['transfer-encoding']
     const encodings = (req.headers['content-encoding'] ?? '')
       .split(',')
       .map(one => one.trim())
       .filter(one => one && one !== 'aws-chunked')
     if (encodings.length) req.headers['content-encoding'] = encodings.join(',')
     else delete req.headers['content-encoding']
-  } else if (signed.bodySum) req.body = summed(req.body, signed.bodySum)
+  } else if (/^[0-9a-f]{64}$/i.test(sum)) {
+    if (!req.body) {
+      const empty = createHash('sha256').digest('hex')
+      if (sum.toLowerCase() !== empty) throw sumMismatch(sum, empty)
+    }
+    body = summed(body, sum)
+  }
+  if (checksum) body = checked(body, checksum, trailers.got)
+  if (req.body || checksum) req.body = guarded(body, failure)
 }
 
 function route(s3: S3): Promise<Res> {

@@ -1,7 +1,9 @@
 /** One S3 request on its way, and its requests to the store. */
+import { createHash } from 'node:crypto'
 import { type App, discard, type Headers, ok, type Req, type Res, readAll, subRequest } from '../http/message.ts'
 import type { Row } from '../proxy/features/listings.ts'
 import type { Site } from '../proxy/site.ts'
+import { md5Of } from './checks.ts'
 import { S3Error, translated } from './errors.ts'
 
 export interface S3 {
@@ -52,7 +54,11 @@ export async function list(s3: S3, container: string, query: Record<string, stri
 /** The body of a request for configuration, at most that long. */
 export async function small(s3: S3, most = 1024 * 1024): Promise<string> {
   if (s3.req.length !== null && s3.req.length > most) throw new S3Error('EntityTooLarge')
-  return (await readAll(s3.req.body, most)).toString()
+  const bytes = await readAll(s3.req.body, most)
+  const digest = s3.req.headers['content-md5']
+  if (digest !== undefined && md5Of(digest) !== createHash('md5').update(bytes).digest('hex'))
+    throw new S3Error('BadDigest', { ExpectedDigest: digest.trim() })
+  return bytes.toString()
 }
 
 export const S3_ETAG = 'x-object-sysmeta-s3api-etag'
