@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { MEMBER, type TestCloud, testCloud } from '#kit/http/test.ts'
 import { dial, hostsOpen, memoryWay, presenceOf } from '#kit/link/index.ts'
 import { keptLog } from '#kit/link/testing.ts'
+import { placement } from '#services/placement/index.ts'
 import { networkAgent } from '../agent/link.ts'
 import { memoryNet } from '../agent/memory/driver.ts'
 import { tapName } from '../agent/names.ts'
@@ -22,7 +23,7 @@ async function cloudOf(t: Parameters<typeof testCloud>[0], names: string[]) {
     for (const stop of stops.reverse()) await stop()
   })
   const hosts = hostsOpen({ controller: 'c1', log })
-  const cloud = await testCloud(t, [neutron], { hosts })
+  const cloud = await testCloud(t, [placement, neutron], { hosts })
   const presence = presenceOf({ db: cloud.db, log, controller: 'c1', address: null })
   const off = hosts.watch(({ host, change }) => presence.changed(host, change === 'connect' ? 'own' : 'left'))
   await presence.start(hosts)
@@ -123,7 +124,7 @@ test('the agents of a host are listed, and run what they were given', async t =>
 })
 
 test('what a host could not do is shown by its agents, in the words of the tool', async t => {
-  const cloud = await testCloud(t, [neutron])
+  const cloud = await testCloud(t, [placement, neutron])
   const { env, call } = cloud
   const { network } = (await call('POST /networking/v2.0/networks', { body: { network: { name: 'lab' } } })).body
   await hostHello(env, 'h1', { features: {}, tools: {}, problems: [], overlayAddress: null, physicalNetworks: {} })
