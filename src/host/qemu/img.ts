@@ -76,16 +76,9 @@ export async function imgInfo(path: string, format: string, lead?: Lead & { shar
   return parseInfo(stdout)
 }
 
-/** Makes an empty qcow2 of `bytes`, or an overlay over `backing` (an absolute path; its size when `bytes` is absent). */
-export async function imgCreate(
-  path: string,
-  options: { bytes?: number; backing?: { path: string; format: string }; lead?: Lead },
-): Promise<void> {
-  const { bytes, backing, lead } = options
-  if (backing && !backing.path.startsWith('/')) throw new TypeError(`backing path must be absolute: ${backing.path}`)
-  const over = backing ? ['-b', backing.path, '-F', backing.format] : []
-  // Lazy refcounts and larger metadata caches gain little beside overlays; 64 KiB clusters with subclusters off is qemu's tested default.
-  await img(['create', '-q', '-f', 'qcow2', ...over, path, ...(bytes === undefined ? [] : [String(bytes)])], lead)
+/** Makes an empty qcow2 of `bytes`, as the user that `lead` names. Beside a guest's disk: see qcow2.ts. */
+export async function imgCreate(path: string, bytes: number, lead: Lead): Promise<void> {
+  await img(['create', '-q', '-f', 'qcow2', path, String(bytes)], lead)
 }
 
 /** Grows an image to `bytes`. qemu-img refuses to shrink, and so do we. */

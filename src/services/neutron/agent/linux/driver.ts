@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import { linkFetch, linkList } from '#host/net/ip.ts'
 import { netnsList, netnsStale } from '#host/net/netns.ts'
 import { hasIpv6 } from '#host/net/sysctl.ts'
-import type { NetDesired, NetError, NetReport } from '../desired.ts'
+import type { DesiredPort, NetDesired, NetError, NetReport } from '../desired.ts'
 import { dhcpEnsure, dhcpRemove, dhcpRuns } from '../dhcp/server.ts'
 import type { Look, NetDriver } from '../driver.ts'
 import { metadataPlaces } from '../metadata/places.ts'
@@ -44,14 +44,27 @@ export function linuxNet(config: NetConfig): NetDriver {
   let inForce: NetDesired | null = null
   /** Those filters themselves. */
   let filters: Filters | null = null
-  /** Guests' taps that the monitor has told of. */
-  const taps = new Set<string>()
-  /** Those that were just wired, by when the monitor tells of it at the latest: until then it tells of what was before. */
+  /** Guests' taps that the monitor has told of, and whether in a bridge. */
+  const taps = new Map<string, boolean>()
+  /** Those that were plugged by us, by when the monitor tells of it at the latest: until then it tells of what was before. */
   const wired = new Map<string, number>()
+  /** What ends the monitors. */
+  const stops: (() => Promise<void>)[] = []
   /** Taps that could not be plugged. A try changes the tap, which the monitor hears: without this, one try would cause the next. A pass tries again. */
   const refused = new Set<string>()
   /** What ports have become since the last pass looked at them: newer than what that pass, which goes on for long, has to report. */
   const since = new Map<string, PortStatus>()
+
+  const wiring = (ports: readonly DesiredPort[]): void => {
+    // Without a monitor nobody would tell of a tap that goes.
+    if (stops.length === 0) return
+    const until = performance.now() + TOLD_MS
+    for (const port of ports) if (port.adminStateUp) wired.set(tapName(port.id), until)
+  }
+  const isWired = ({ id }: DesiredPort): boolean => {
+    const until = wired.get(tapName(id))
+    return until !== undefined && (taps.get(tapName(id)) === true || performance.now() < until)
+  }
 
   /** Puts the filters in force: from those that are known to be, if they are still, else from those that are there. */
   const filter = async (desired: NetDesired, known: Filters | null, reading: Promise<Filters> | undefined, thorough: boolean) => {
@@ -98,9 +111,11 @@ export function linuxNet(config: NetConfig): NetDriver {
     await note(errors, 'host', null, async () => {
       for (const [id, message] of await limitsEnsure(guests, config, links)) errors.push({ kind: 'port', id, message })
     })
+    wiring(ready.filter(port => links.has(tapName(port.id)) && links.get(tapName(port.id))?.master === null))
     const plugged = await tapsPlug(ready, desired, config, links)
     for (const [id, message] of plugged.errors) {
       refused.add(tapName(id))
+      wired.delete(tapName(id))
       errors.push({ kind: 'port', id, message })
     }
     for (const port of guests) if (!plugged.statuses.has(port.id)) plugged.statuses.set(port.id, 'DOWN')
@@ -178,7 +193,6 @@ export function linuxNet(config: NetConfig): NetDriver {
     for (const [netns, message] of await metadata.ensure(places)) errors.push({ kind: 'metadata', id: netns.slice(-36), message })
   }
 
-  const stops: (() => Promise<void>)[] = []
   return {
     probe: () => probeNet(config),
     apply: (desired, options) => slow(() => pass(desired, options?.look ?? 'some', options?.signal)),
@@ -192,16 +206,18 @@ export function linuxNet(config: NetConfig): NetDriver {
           for (const [id, message] of await subportsEnsure(carried, config, await linkList(config.place ?? {})))
             config.log?.warn({ port: id, error: message }, 'subport not made')
         }
-        const wanted = (desired?.ports ?? []).filter(port => isGuest(port) && told.has(tapName(port.id)))
-        if (!desired || wanted.length === 0) return []
+        const concerned = (desired?.ports ?? []).filter(port => isGuest(port) && told.has(tapName(port.id)))
+        // Told of before a pass plugged it.
+        const done = concerned.filter(isWired).map(({ id }) => ({ id, status: 'ACTIVE' as const }))
+        const wanted = concerned.filter(port => !isWired(port))
+        if (!desired || wanted.length === 0) return done
         const limited = wanted.filter(port => port.qos?.egress.bandwidth).map(port => limitLink(tapName(port.id)))
         if (limited.length === 0 && wanted.every(port => taps.has(tapName(port.id)))) {
-          const until = performance.now() + TOLD_MS
-          for (const port of wanted) wired.set(tapName(port.id), until)
+          wiring(wanted)
           const statuses = await tapsWire(wanted, desired, config).catch(() => undefined)
           if (statuses) {
             for (const { id, status } of statuses) since.set(id, status)
-            return statuses
+            return [...done, ...statuses]
           }
           for (const port of wanted) wired.delete(tapName(port.id))
         }
@@ -217,15 +233,16 @@ export function linuxNet(config: NetConfig): NetDriver {
           config.log?.warn({ port: id, error: message }, 'port not wired')
         }
         for (const [id, status] of statuses) since.set(id, status)
-        return [...statuses].map(([id, status]) => ({ id, status }))
+        return [...done, ...[...statuses].map(([id, status]) => ({ id, status }))]
       }),
     async watch(heard) {
       const seen = ({ tap, there, plugged }: TapEvent) => {
-        if (there) taps.add(tap)
+        const before = !plugged && there && taps.get(tap) !== true && performance.now() < (wired.get(tap) ?? 0)
+        if (there) taps.set(tap, plugged)
         else taps.delete(tap)
-        const before = !plugged && there && performance.now() < (wired.get(tap) ?? 0)
-        if (!before) wired.delete(tap)
-        if (!plugged && !before) heard(tap, there)
+        if (plugged || before) return
+        wired.delete(tap)
+        heard(tap, there)
       }
       const stop = await watchTaps(config.place ?? {}, seen, words => config.log?.warn({ words }, 'link monitor started again'))
       stops.push(stop)

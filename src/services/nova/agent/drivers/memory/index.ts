@@ -4,12 +4,13 @@
  * agent looks) is a world that outlives the driver, so that an agent's restart can be pretended too.
  */
 import type { Duplex } from 'node:stream'
+import { qcow2Empty } from '#host/qemu/qcow2.ts'
 import { conflict, notFound, unavailable } from '#kit/fault.ts'
 import type { Disk, Guest, GuestPower, GuestSpec, HostInventory } from '../../../spec.ts'
 import { specCheck } from '../../check.ts'
 import type { ComputeDriver, Options } from '../../driver.ts'
 import { interrupt, type Queue, queued, queueNew } from '../../queue.ts'
-import { emptyQcow2, pretendedScreen, pretendedSerial } from './pretend.ts'
+import { pretendedScreen, pretendedSerial } from './pretend.ts'
 
 export type Verb = 'ensure' | 'destroy' | 'power' | 'reboot' | 'attach' | 'detach' | 'snapshot' | 'rescue' | 'agent'
 
@@ -298,7 +299,7 @@ export function memoryDriver(options: MemoryOptions): ComputeDriver {
         if (disk.kind === 'volume') throw conflict(`Disk ${name} is a volume: its storage makes its snapshots.`)
         const virtualSize = Math.max(1 << 20, 'sizeGb' in disk ? disk.sizeGb * 2 ** 30 : 1 << 20)
         const format = opts.format ?? 'qcow2'
-        const qcow2 = emptyQcow2(virtualSize)
+        const qcow2 = qcow2Empty(virtualSize)
         const stream = format === 'qcow2' ? once(qcow2) : zeros(virtualSize)
         return {
           format,

@@ -5,12 +5,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
+import { qcow2Empty } from '#host/qemu/qcow2.ts'
 import { conflict } from '#kit/fault.ts'
 import type { ImageRef } from '../../../spec.ts'
 import { driverContract, specOf } from '../../driver.contract.ts'
 import { testGuestImage } from '../../testguest.ts'
 import { memoryDriver, memoryWorld } from './index.ts'
-import { emptyQcow2, pretendedScreen } from './pretend.ts'
+import { pretendedScreen } from './pretend.ts'
 
 driverContract('memory', async () => {
   const world = memoryWorld()
@@ -68,7 +69,7 @@ test('five thousand guests take little time', async () => {
 })
 
 test('the empty qcow2 is one by the book', async t => {
-  const image = emptyQcow2(3 * 2 ** 30)
+  const image = qcow2Empty(3 * 2 ** 30)
   assert.equal(image.readUInt32BE(36), 6, 'an L1 entry for each 512 MiB')
   const folder = await mkdtemp(join(tmpdir(), 'nubo-qcow2-'))
   t.after(() => rm(folder, { recursive: true, force: true }))

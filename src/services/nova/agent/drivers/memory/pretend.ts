@@ -1,28 +1,6 @@
 // What a pretended guest shows to the outside must be real enough for real clients: a snapshot is a valid qcow2, a screen speaks RFB.
 import { Duplex } from 'node:stream'
 
-const CLUSTER = 1 << 16
-
-/**
- * An empty qcow2 (version 2) of `bytes`: header, refcount table, one refcount block, L1 table of zeros. Good for up to 4 TiB.
- * Format: docs/interop/qcow2.txt of QEMU.
- */
-export function emptyQcow2(bytes: number): Buffer {
-  const l1Entries = Math.ceil(bytes / (CLUSTER * (CLUSTER / 8)))
-  const image = Buffer.alloc(4 * CLUSTER)
-  image.write('QFI\xfb', 0, 'latin1')
-  image.writeUInt32BE(2, 4)
-  image.writeUInt32BE(16, 20) // cluster bits
-  image.writeBigUInt64BE(BigInt(bytes), 24)
-  image.writeUInt32BE(l1Entries, 36)
-  image.writeBigUInt64BE(BigInt(3 * CLUSTER), 40) // L1 table
-  image.writeBigUInt64BE(BigInt(CLUSTER), 48) // refcount table
-  image.writeUInt32BE(1, 56) // its clusters
-  image.writeBigUInt64BE(BigInt(2 * CLUSTER), CLUSTER) // refcount block
-  for (let cluster = 0; cluster < 4; cluster++) image.writeUInt16BE(1, 2 * CLUSTER + 2 * cluster)
-  return image
-}
-
 /** A serial port on which what is typed comes back. */
 export function pretendedSerial(): Duplex {
   const port = new Duplex({

@@ -1,12 +1,13 @@
 // The files behind a guest's disks. Each is made aside and renamed, so a file under its name is whole: making them twice, or after a crash,
 // only makes what is missing. They belong to the guest's user; the folder does not.
 import { createHash } from 'node:crypto'
-import { chmod, chown, open, readdir, rename, rm } from 'node:fs/promises'
+import { chmod, chown, open, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { BlockSource } from '#host/qemu/argv.ts'
 import { configDriveMake } from '#host/qemu/configdrive.ts'
-import { imgConvert, imgCreate, imgInfo, imgResize } from '#host/qemu/img.ts'
+import { imgConvert, imgInfo, imgResize } from '#host/qemu/img.ts'
 import { withPackage } from '#host/qemu/probe.ts'
+import { qcow2Empty } from '#host/qemu/qcow2.ts'
 import { run } from '#host/run.ts'
 import { badRequest, unavailable } from '#kit/fault.ts'
 import type { ConfigDrive, Disk } from '../../../spec.ts'
@@ -59,7 +60,7 @@ async function fill(place: DiskPlace, disk: Exclude<Disk, { kind: 'volume' }>, p
           `Flavor's disk is too small for requested image. Flavor disk is ${wanted} bytes, image is ${base.virtualSize} bytes.`,
           { type: 'FlavorDiskSmallerThanImage' },
         )
-      await withPackage(imgCreate(path, { bytes: wanted || undefined, backing: base, lead: { signal } }))
+      await writeFile(path, qcow2Empty(wanted || base.virtualSize, base), { flag: 'wx', mode: 0o600, signal })
       return
     }
     case 'blank':

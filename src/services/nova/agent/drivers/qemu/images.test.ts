@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { programPath } from '#host/programs.ts'
+import { qcow2Empty } from '#host/qemu/qcow2.ts'
 import { run } from '#host/run.ts'
 import { Fault } from '#kit/fault.ts'
 import type { ImageRef } from '../../../spec.ts'
-import { emptyQcow2 } from '../memory/pretend.ts'
 import { diskMake } from './disks.ts'
 import { baseName, imageCache, qcow2Size } from './images.ts'
 
@@ -98,7 +98,7 @@ test('who wants it at the same time shares the download; the last who gives up s
 })
 
 test('damaged, short and dangerous images are refused and leave nothing', { skip: needsImg }, async t => {
-  const qcow2 = emptyQcow2(1 << 30)
+  const qcow2 = qcow2Empty(1 << 30)
   const folder = await mkdtemp(join(tmpdir(), 'nubo-bad-'))
   t.after(() => rm(folder, { recursive: true, force: true }))
   const path = join(folder, 'x')
@@ -156,7 +156,7 @@ test('what is unused for long goes; what interrupted downloads left goes', async
 })
 
 test('a disk that comes from another host is made of its bytes, and stands alone', { skip: needsImg }, async t => {
-  const { folder, cache } = await scene(t, { 'move-1-root': emptyQcow2(4 << 20) })
+  const { folder, cache } = await scene(t, { 'move-1-root': qcow2Empty(4 << 20) })
   const uid = process.getuid!()
   const disk = {
     kind: 'image' as const,

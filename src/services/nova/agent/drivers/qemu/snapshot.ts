@@ -77,7 +77,7 @@ async function backup(host: Host, live: Live, qmp: Qmp, { disk, copy, quiesce, s
   })
   const node = blocks.find(block => block['node-name'] === device)
   if (!node) throw conflict(`Disk ${disk.name} is not plugged into the guest.`)
-  await withPackage(imgCreate(copy, { bytes: node.image['virtual-size'], lead: { uid: live.record.uid } }))
+  await withPackage(imgCreate(copy, node.image['virtual-size'], { uid: live.record.uid }))
   const key = `snap-${diskKey(disk.name)}`
   await dropTarget(qmp, key)
   const job = key
