@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { test } from 'node:test'
+import { Fault } from '../fault.ts'
 import type { Migration, MigrationSet, Tx } from './index.ts'
-import { afterCommit, attempt, beforeCommit, codeOf, isDuplicate, json, lockIf, notify, sql, tryLock } from './index.ts'
+import { afterCommit, attempt, beforeCommit, codeOf, isDuplicate, json, lockIf, notify, open, sql, tryLock } from './index.ts'
 import { testDb } from './test.ts'
 
 interface Item {
@@ -305,4 +308,31 @@ test('a lock on a condition is held alone where it holds, and together with othe
   await third.release()
   assert.equal(await fourth.had, false)
   await fourth.release()
+})
+
+test('a server that ends a connection in the breath in which it took it is one that cannot be reached', async t => {
+  const message = (type: string, body: Buffer) => {
+    const length = Buffer.alloc(4)
+    length.writeInt32BE(body.length + 4)
+    return Buffer.concat([Buffer.from(type), length, body])
+  }
+  const welcome = Buffer.concat([
+    message('R', Buffer.alloc(4)),
+    message('Z', Buffer.from('I')),
+    message('E', Buffer.from('SFATAL\0C57P01\0Mterminating connection due to unexpected postmaster exit\0\0')),
+  ])
+  const server = createServer(socket => {
+    socket.once('data', () => socket.end(welcome))
+    socket.on('error', () => {})
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => server.close())
+  const { port } = server.address() as AddressInfo
+  const db = open({ url: `postgres://nubo@127.0.0.1:${port}/nubo`, onError: () => {} })
+  t.after(() => db.close())
+  await assert.rejects(
+    sql`update things set a = 1`.execute(db.read),
+    error => error instanceof Fault && error.kind === 'unavailable',
+  )
 })

@@ -263,6 +263,8 @@ export function open(options: OpenOptions): Db {
   let closing = false
   // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
   pool.on('error', error => closing || report(error))
+  // One that breaks in the instant between its connecting and its use: whoever uses it then finds out.
+  pool.on('connect', client => client.on('error', () => {}))
   const spoken = dialect(pool)
   const kysely = new Kysely<Tables>({ dialect: spoken })
   const ears = listener(config, report)

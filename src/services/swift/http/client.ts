@@ -43,10 +43,8 @@ export interface Call {
   signal?: AbortSignal
 }
 
-export interface Dialer {
-  /** Calls `/device/partition{path}` at a place. Never rejects for a failing server: 503 (unreachable), 504 (late), 507 and so on. */
-  (place: Device, role: Role, partition: number | string, call: Call): Promise<Res>
-}
+/** Calls `/device/partition{path}` at a place. Never rejects for a failing server: 503 (unreachable), 504 (late), 507 and so on. */
+export type Dialer = (place: Device, role: Role, partition: number | string, call: Call) => Promise<Res>
 
 export interface DialOptions {
   /** Servers in this process, by `ip:port`. */
