@@ -35,3 +35,44 @@ test('one that was gone before the controller started is down', async t => {
   const { server } = (await call(`GET /compute/v2.1/servers/${made.body.server.id}`)).body
   assert.match(server.fault.message, /host1: its service is down/)
 })
+
+test('a host that comes back while its server is being deleted leaves nothing of it, and of one that is worked on otherwise all', async t => {
+  const { call, db, hosts, settled } = await computeCloud(t)
+  const host = hosts[0]!
+  const work = (id: string, name: string, state: string) =>
+    db.read
+      .insertInto('kit.sagas')
+      .values({
+        ...{
+          id: `${name} ${state}`,
+          name,
+          resource: `nova.server:${id}`,
+          state,
+          args: {},
+          failure: null,
+          step: null,
+          last_error: null,
+        },
+        // Another controller's, at a step after the one that told the host: it was away then.
+        ...{ owner: 'another', lease_until: new Date(Date.now() + 600_000), step_since: null, step_deadline: null },
+      })
+      .execute()
+  for (const [name, state, left] of [
+    ['nova.server.reboot', 'running', 1],
+    ['nova.server.create', 'running', 1],
+    ['nova.server.create', 'undoing', 0],
+    ['nova.server.delete', 'queued', 1],
+    ['nova.server.delete', 'running', 0],
+  ] as const) {
+    const { id } = (await call('POST /compute/v2.1/servers', { body: { server: NEW }, headers: at })).body.server
+    await settled()
+    assert.equal(host.guests.size, 1)
+    await work(id, name, state)
+    await host.agent.sync()
+    assert.equal(host.guests.size, left, `${name} ${state}`)
+    await db.read.deleteFrom('kit.sagas').where('owner', '=', 'another').execute()
+    await call(`DELETE /compute/v2.1/servers/${id}`)
+    await settled()
+    assert.equal(host.guests.size, 0)
+  }
+})

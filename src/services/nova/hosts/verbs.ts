@@ -7,6 +7,8 @@ import { guestSpec } from '../guests/spec.ts'
 import { MEMORY, movedParts } from '../moves/place.ts'
 import { IN_PROGRESS } from '../moves/store.ts'
 import { neighbours } from '../neighbours.ts'
+import { createServer } from '../servers/create.saga.ts'
+import { deleteServer } from '../servers/delete.saga.ts'
 import { powerNumber } from '../servers/states.ts'
 import { serverLock, serverResource, serverUpdate } from '../servers/store.ts'
 import type { Guest } from '../spec.ts'
@@ -15,9 +17,19 @@ import { hostReport } from './store.ts'
 
 type On = Serving<Env>
 
+interface Work {
+  resource: string
+  name: string
+  state: string
+}
+
+/** Whether a saga ends with nothing of its server on any host. It may have passed the step that says so to a host that was away then. */
+const isDooming = ({ name, state }: Work): boolean =>
+  (name === deleteServer.name && state !== 'queued') || (name === createServer.name && state === 'undoing')
+
 /**
- * The guests that should be on the host. Those that a saga works on are left alone, and so are, for now, servers in error: the operator
- * looks at them. What the host has and no row knows is destroyed.
+ * The guests that should be on the host. Those that a saga works on are left alone, unless it is to leave nothing of them, and so are, for now,
+ * servers in error: the operator looks at them. What the host has and no row knows is destroyed.
  */
 async function desiredOf({ known, only }: DesiredArgs, { env, host }: On): Promise<Desired> {
   const ids = Object.keys(known)
@@ -25,13 +37,16 @@ async function desiredOf({ known, only }: DesiredArgs, { env, host }: On): Promi
   const elsewhere =
     ids.length === 0 ? [] : await env.db.read.selectFrom('nova.servers').select(['id', 'host']).where('id', 'in', ids).execute()
   const resources = [...new Set([...rows.map(row => row.id), ...ids])].map(id => `nova.server:${id}`)
-  const busy = new Set(
+  const work: Work[] =
     resources.length === 0
       ? []
-      : (await env.db.read.selectFrom('kit.sagas').select('resource').where('resource', 'in', resources).execute()).map(
-          s => s.resource,
-        ),
-  )
+      : await env.db.read
+          .selectFrom('kit.sagas')
+          .select(['resource', 'name', 'state'])
+          .where('resource', 'in', resources)
+          .execute()
+  const busy = new Set(work.map(one => one.resource))
+  const doomed = new Set(work.filter(isDooming).map(one => one.resource))
   const free = (id: string): boolean => !busy.has(`nova.server:${id}`)
   const stable = new Set(['active', 'stopped', 'paused', 'suspended', 'resized', 'rescued'])
   const mine = new Set(rows.map(row => row.id))
@@ -45,7 +60,9 @@ async function desiredOf({ known, only }: DesiredArgs, { env, host }: On): Promi
       .filter(row => (only === undefined || row.id === only) && free(row.id) && stable.has(row.vm_state))
       .filter(row => known[row.id] === undefined || known[row.id]! < row.revision)
       .map(row => guestSpec(row)),
-    destroy: ids.filter(id => free(id) && !mine.has(id) && !waiting.has(id) && known404.get(id) !== host),
+    destroy: ids.filter(
+      id => doomed.has(`nova.server:${id}`) || (free(id) && !mine.has(id) && !waiting.has(id) && known404.get(id) !== host),
+    ),
   }
 }
 
