@@ -128,11 +128,10 @@ const isOfHost = (error: unknown): boolean =>
   !(error instanceof Fault) || !['badRequest', 'forbidden', 'tooLarge'].includes(error.kind)
 
 /**
- * Nothing of the server stays on the host. A host that is away is told when it comes back: it asks for what it should have, and this
- * server is not on that list.
+ * Nothing of the server stays on the host. One that is on its way back after this controller's start is waited for. One that is away is told
+ * when it comes back: it asks for what it should have, and this server is not on that list.
  */
 export async function leave(env: Env, host: string, serverId: string): Promise<void> {
-  if (!env.hosts.isConnected(host)) return
   try {
     await call(env, host, destroy, { id: serverId })
   } catch (error) {
